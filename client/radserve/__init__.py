@@ -1,0 +1,1 @@
+"""Typed, coded findings from DICOM files and reports, computed by NVIDIA Triton."""

@@ -1,0 +1,217 @@
+"""The contract: everything a caller must know, told by the model itself."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput
+from radserve.contracts._tensors import (
+    DECISIONS,
+    PIXELS,
+    PROBABILITIES,
+    SAMPLES,
+    TEXT,
+    TOKEN_COUNT,
+    Code,
+    Datatype,
+    Name,
+    Struct,
+    TensorSpec,
+)
+from radserve.errors import ContractError
+
+CONTRACT_PARAMETER = "radserve.contract"
+SCHEMA_VERSION = 1
+_MAX_BYTES = 2**20
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Tensors = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class Task(str, Enum):
+    """What a model does."""
+
+    IMAGE_CLASSIFICATION = "image_classification"
+    SIGNAL_CLASSIFICATION = "signal_classification"
+    TEXT_CLASSIFICATION = "text_classification"
+    TENSORS = "tensors"
+
+
+class Label(Struct, frozen=True, kw_only=True):
+    """One output of a classifier.
+
+    Attributes:
+        name: Its name in results.
+        code: What it means, coded.
+        threshold: Probabilities from here on are positive.
+        indeterminate: Probabilities from the first to below the second value are
+            neither; it must hold the threshold.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    code: Code
+    threshold: Probability = 0.5
+    indeterminate: tuple[Probability, Probability] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a band that contradicts the threshold."""
+        band = self.indeterminate
+        if band is not None and not band[0] <= self.threshold <= band[1]:
+            msg = f"label {self.name}: the indeterminate band does not hold the threshold"
+            raise ValueError(msg)
+
+
+class Calibration(Struct, frozen=True, kw_only=True):
+    """How the served probabilities were calibrated (Guo et al., ICML 2017).
+
+    Attributes:
+        temperature: The logits are divided by it; 1 leaves them.
+    """
+
+    temperature: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 1.0
+
+
+class Contract(Struct, frozen=True, kw_only=True):
+    """A public model's contract.
+
+    Attributes:
+        schema_version: Version of this structure.
+        name: The public (ensemble) model's name.
+        version: The ensemble's version; every publish and rollback makes a new one.
+        task: What the model does.
+        description: One line for people.
+        intended_use: What it may be used for; shown with every answer.
+        input: Scope and preprocessing; None for ``task: tensors``.
+        inputs: The tensors to send.
+        outputs: The tensors that come back.
+        max_batch_size: Largest batch of one request; 0 means no batch axis.
+        labels: The classifier's outputs, in the order of PROBABILITIES.
+        exclusive: Whether exactly one label applies (softmax).
+        calibration: How probabilities were calibrated.
+        model_sha256: Hash of the trained model file.
+        exporter_version: radserve version that wrote the model.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: Name
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    task: Task
+    description: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    intended_use: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    input: ImageInput | WaveformInput | TextInput | None = None
+    inputs: Tensors
+    outputs: Tensors
+    max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=4096)] = ()
+    exclusive: bool = False
+    calibration: Calibration = Calibration()
+    model_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    exporter_version: Annotated[str, msgspec.Meta(max_length=64)]
+
+    def __post_init__(self) -> None:
+        """Refuse a contract whose parts contradict each other."""
+        expected = _expected_tensors(self)
+        if expected is None:
+            return
+        for side, have, want in (("inputs", self.inputs, expected[0]), ("outputs", self.outputs, expected[1])):
+            if have != want:
+                msg = f"{side} of {self.name} are not those of its task {self.task.value}"
+                raise ValueError(msg)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the contract, for provenance."""
+        return hashlib.sha256(dump_contract(self).encode()).hexdigest()
+
+
+def wire_tensors(
+    task: Task,
+    described: ImageInput | WaveformInput | TextInput,
+    label_count: int,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The tensors that a classifier of this task takes and gives.
+
+    Args:
+        task: Any task but tensors.
+        described: The input block that belongs to the task.
+        label_count: Number of labels.
+
+    Returns:
+        Inputs and outputs, shapes without the batch axis.
+
+    Raises:
+        ValueError: The input block is not that of the task.
+    """
+    classified = (
+        TensorSpec(name=PROBABILITIES, dtype=Datatype.FP32, dims=(label_count,)),
+        TensorSpec(name=DECISIONS, dtype=Datatype.INT8, dims=(label_count,)),
+    )
+    if task is Task.IMAGE_CLASSIFICATION and isinstance(described, ImageInput):
+        shape = (described.rows, described.columns, described.channels)
+        return (TensorSpec(name=PIXELS, dtype=Datatype(described.wire_dtype), dims=shape),), classified
+    if task is Task.SIGNAL_CLASSIFICATION and isinstance(described, WaveformInput):
+        dims = (described.samples, len(described.leads))
+        return (TensorSpec(name=SAMPLES, dtype=Datatype(described.wire_dtype), dims=dims),), classified
+    if task is Task.TEXT_CLASSIFICATION and isinstance(described, TextInput):
+        count = TensorSpec(name=TOKEN_COUNT, dtype=Datatype.INT32, dims=(1,))
+        return (TensorSpec(name=TEXT, dtype=Datatype.BYTES, dims=(1,)),), (*classified, count)
+    msg = f"task {task.value} does not take an input of this kind"
+    raise ValueError(msg)
+
+
+def _expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
+    if contract.task is Task.TENSORS:
+        if contract.input is not None or contract.labels:
+            msg = "a contract of task tensors has neither input nor labels"
+            raise ValueError(msg)
+        return None
+    if contract.input is None or not contract.labels or contract.max_batch_size < 1:
+        msg = f"a contract of task {contract.task.value} needs input, labels and a batch axis"
+        raise ValueError(msg)
+    if len({label.name for label in contract.labels}) != len(contract.labels):
+        msg = "two labels have the same name"
+        raise ValueError(msg)
+    return wire_tensors(contract.task, contract.input, len(contract.labels))
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+def parse_contract(text: str | bytes) -> Contract:
+    """Read a contract that a server sent.
+
+    Args:
+        text: JSON, at most 1 MiB.
+
+    Raises:
+        ContractError: It is not a contract, contradicts itself, asks for more
+            than this SDK allows, or has a newer schema.
+    """
+    if len(text) > _MAX_BYTES:
+        msg = "the model's contract is larger than 1 MiB: export the model again"
+        raise ContractError(msg)
+    try:
+        schema = msgspec.json.decode(text, type=_Versioned).schema_version
+        if schema > SCHEMA_VERSION:
+            msg = (
+                f"the model's contract has schema version {schema}, this SDK reads up to"
+                f" {SCHEMA_VERSION}: pip install --upgrade radserve"
+            )
+            raise ContractError(msg)
+        if schema < 1:
+            msg = f"the model's contract has schema version {schema}, which never was: export the model again"
+            raise ContractError(msg)
+        return msgspec.json.decode(text, type=Contract)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        msg = f"the model's contract is malformed ({error}): export the model again"
+        raise ContractError(msg) from error
+
+
+def dump_contract(contract: Contract) -> str:
+    """Write a contract as JSON with sorted keys, the same bytes each time."""
+    return msgspec.json.encode(contract, order="sorted").decode()

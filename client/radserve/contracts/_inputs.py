@@ -1,0 +1,178 @@
+"""What a model accepts, and what the client does to a file before it travels."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Literal
+
+import msgspec
+
+from radserve.contracts._tensors import Code, Struct
+
+CodeString = Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
+Uid = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)*\Z")]
+CodeStrings = Annotated[tuple[CodeString, ...], msgspec.Meta(max_length=64)]
+Uids = Annotated[tuple[Uid, ...], msgspec.Meta(max_length=256)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+
+
+class Policy(str, Enum):
+    """What to do with an input that has a property the model was not made for."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
+class Aspect(str, Enum):
+    """How an image of another aspect ratio is brought to the model's size."""
+
+    STRETCH = "stretch"
+    PAD = "pad"
+    CROP = "crop"
+
+
+class FileWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="file"):
+    """The VOI LUT or window that the file itself carries.
+
+    Attributes:
+        index: Which of several windows.
+        fallback_percentiles: Where the file carries none, the percentiles of
+            the modality values to use; None refuses such a file.
+    """
+
+    index: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
+    fallback_percentiles: tuple[Percent, Percent] | None = None
+
+
+class FixedWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fixed"):
+    """One window for every file, in modality units (HU for CT).
+
+    Attributes:
+        center: Window Center (0028,1050).
+        width: Window Width (0028,1051).
+    """
+
+    center: Finite
+    width: Annotated[float, msgspec.Meta(ge=1, le=1e9)]
+
+
+class PercentileWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="percentile"):
+    """From percentiles of the frame's own modality values, for units without a scale (MR)."""
+
+    lower: Percent
+    upper: Percent
+
+    def __post_init__(self) -> None:
+        """Refuse a window turned upside down."""
+        if self.lower >= self.upper:
+            msg = "lower percentile is not below the upper one"
+            raise ValueError(msg)
+
+
+Window = FileWindow | FixedWindow | PercentileWindow
+
+
+class Resize(Struct, frozen=True, kw_only=True):
+    """How the frame is brought to the model's rows and columns.
+
+    Bilinear with anti-aliasing, as ``tf.image.resize(antialias=True)`` defines it.
+    """
+
+    aspect: Aspect = Aspect.STRETCH
+
+
+class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image"):
+    """DICOM images: scope, then the steps from file to wire.
+
+    An empty tuple means "any". The scope attributes are checked where the
+    file has them; ``absent_attributes`` says what happens where it has not.
+
+    Attributes:
+        modalities: Modality (0008,0060).
+        sop_classes: SOP Class UID (0008,0016).
+        body_parts: Body Part Examined (0018,0015).
+        view_positions: View Position (0018,5101).
+        age_years: Lowest and highest patient age, inclusive.
+        absent_attributes: For a scope attribute that the file lacks.
+        for_processing: For Presentation Intent Type (0008,0068) FOR PROCESSING.
+        burned_in_annotation: For Burned In Annotation (0028,0301) YES.
+        rows: Height on the wire, pixels.
+        columns: Width on the wire, pixels.
+        photometric: MONOCHROME2 (one channel, high is bright) or RGB.
+        wire_dtype: Element type on the wire; the window spans its full range.
+        window: Modality values to display values.
+        resize: Display values to rows and columns.
+    """
+
+    modalities: Annotated[CodeStrings, msgspec.Meta(min_length=1)]
+    sop_classes: Uids = ()
+    body_parts: CodeStrings = ()
+    view_positions: CodeStrings = ()
+    age_years: tuple[Annotated[float, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(le=150)]] | None = None
+    absent_attributes: Policy = Policy.REFUSE
+    for_processing: Policy = Policy.REFUSE
+    burned_in_annotation: Policy = Policy.REFUSE
+    rows: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    columns: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    photometric: Literal["MONOCHROME2", "RGB"] = "MONOCHROME2"
+    wire_dtype: Literal["UINT8", "UINT16"] = "UINT8"
+    window: Window
+    resize: Resize = Resize()
+
+    @property
+    def channels(self) -> int:
+        """Samples per pixel on the wire."""
+        return 3 if self.photometric == "RGB" else 1
+
+
+class Lead(Struct, frozen=True, kw_only=True):
+    """One waveform channel, found in the file by its code, never by its place.
+
+    Attributes:
+        name: What people call it, for example ``"aVR"``.
+        codes: Codes of Channel Source Sequence (003A,0208) that mean this lead;
+            schemes differ between makers (MDC, SCPECG).
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    codes: Annotated[tuple[Code, ...], msgspec.Meta(min_length=1, max_length=8)]
+
+
+class WaveformInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="waveform"):
+    """DICOM waveforms: scope, then the steps from file to wire.
+
+    Attributes:
+        modalities: Modality (0008,0060).
+        sop_classes: SOP Class UID (0008,0016).
+        leads: Channels in the order the network was trained on.
+        sampling_frequency_hz: Rate on the wire; others are resampled with anti-aliasing.
+        samples: Samples a channel on the wire.
+        longer: For a recording longer than ``samples``: accept takes its beginning.
+        resolution_uv: Microvolts one step of the wire's integers stands for.
+        wire_dtype: Element type on the wire.
+    """
+
+    modalities: Annotated[CodeStrings, msgspec.Meta(min_length=1)]
+    sop_classes: Uids = ()
+    leads: Annotated[tuple[Lead, ...], msgspec.Meta(min_length=1, max_length=64)]
+    sampling_frequency_hz: Annotated[float, msgspec.Meta(ge=0.1, le=100_000)]
+    samples: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    longer: Policy = Policy.REFUSE
+    resolution_uv: Positive = 1.0
+    wire_dtype: Literal["INT16"] = "INT16"
+
+
+class TextInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="text"):
+    """Report text, tokenised on the server.
+
+    Attributes:
+        languages: ISO 639-1 codes the model was trained on.
+        max_tokens: The longest report the model reads, as the server counts tokens.
+        max_bytes: The longest text the client sends, UTF-8.
+    """
+
+    languages: Annotated[tuple[Annotated[str, msgspec.Meta(pattern="^[a-z]{2}$")], ...], msgspec.Meta(min_length=1)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=16 * 2**20)] = 65_536

@@ -1,0 +1,141 @@
+"""The manifest: which files make up a published model version, and their hashes.
+
+It lies in the ensemble's version folder (``chest_xray/1/manifest.json``) and
+covers the ensemble and all its steps. The exporter writes it, the server
+refuses to become ready when a served file differs from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+
+from radserve.contracts._tensors import Name, Struct
+
+MANIFEST = "manifest.json"
+
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """One published version of a public model.
+
+    Attributes:
+        schema_version: Version of this structure.
+        name: The public model's name.
+        version: Its version.
+        models: The model folders it consists of: the ensemble and its steps.
+        files: SHA-256 of every file that is served, by path in the repository.
+        source_sha256: SHA-256 of the trained model file.
+        tools: Versions of what made the files.
+        parity: What the parity gate measured.
+        evaluation: Accuracy through the whole path, if the spec asked for it.
+    """
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    name: Name
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    models: tuple[Name, ...]
+    files: dict[str, Sha256]
+    source_sha256: Sha256
+    tools: dict[str, str]
+    parity: dict[str, Any] = {}
+    evaluation: dict[str, Any] | None = None
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest, the same bytes each time."""
+    text = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    path.write_bytes(text + b"\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: It is not one.
+        OSError: It cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.DecodeError as error:
+        msg = f"{path.parent.parent.name}/{path.parent.name}/{path.name} is malformed: {error}"
+        raise ValueError(msg) from error
+
+
+def version_folders(model: Path) -> list[Path]:
+    """A model's version folders, oldest first."""
+    if not model.is_dir():
+        return []
+    found = [entry for entry in model.iterdir() if entry.is_dir() and entry.name.isdecimal() and int(entry.name) > 0]
+    return sorted(found, key=lambda entry: int(entry.name))
+
+
+def latest_manifests(repository: Path) -> list[Path]:
+    """The newest manifest of every public model in a repository."""
+    found = []
+    for model in sorted(entry for entry in repository.iterdir() if entry.is_dir()):
+        versions = [folder / MANIFEST for folder in version_folders(model) if (folder / MANIFEST).is_file()]
+        if versions:
+            found.append(versions[-1])
+    return found
+
+
+def verify_repository(repository: Path) -> list[str]:
+    """Compare every served file with the manifests.
+
+    Args:
+        repository: The model repository's folder.
+
+    Returns:
+        One line per difference; empty where all is as published. Files that
+        Triton would read but no manifest names are differences too.
+    """
+    problems: list[str] = []
+    covered: set[str] = set()
+    for path in latest_manifests(repository):
+        try:
+            manifest = read_manifest(path)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+            continue
+        covered.update(manifest.models)
+        problems += _verify_one(repository, manifest)
+    folders = {entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    problems += [f"{name}: no manifest covers this model" for name in sorted(folders - covered)]
+    return problems
+
+
+def _verify_one(repository: Path, manifest: Manifest) -> list[str]:
+    problems = []
+    root = repository.resolve()
+    for name, expected in sorted(manifest.files.items()):
+        path = repository.joinpath(*PurePosixPath(name).parts)
+        if not path.resolve().is_relative_to(root):
+            problems.append(f"{name}: leaves the repository")
+        elif not path.is_file():
+            problems.append(f"{name}: missing")
+        elif hash_file(path) != expected:
+            problems.append(f"{name}: differs from what was published")
+    served_versions = {PurePosixPath(name).parts[:2] for name in manifest.files}
+    for model in manifest.models:
+        for path in sorted((repository / model).rglob("*")):
+            relative = path.relative_to(repository)
+            # Version folders that the policy no longer serves keep their own manifest.
+            superseded = relative.parts[1].isdecimal() and relative.parts[:2] not in served_versions
+            ignored = superseded or path.is_dir() or path.name == MANIFEST or "__pycache__" in relative.parts
+            if not ignored and relative.as_posix() not in manifest.files:
+                problems.append(f"{relative.as_posix()}: not in the manifest")
+    return problems

@@ -1,0 +1,102 @@
+"""Plain data between reading a file and preprocessing it: no DICOM library in sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The attributes a contract may ask about; None where the file has no value.
+
+    Holds what is needed to accept or refuse an input, and nothing that names a patient.
+    """
+
+    modality: str | None = None
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    body_part_examined: str | None = None
+    view_position: str | None = None
+    patient_age_years: float | None = None
+    presentation_intent: str | None = None
+    burned_in_annotation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiWindow:
+    """Window Center, Width and VOI LUT Function (PS3.3 C.11.2), in modality units."""
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiLut:
+    """One item of the VOI LUT Sequence (PS3.3 C.11.2.1.1).
+
+    Attributes:
+        first: The first modality value mapped.
+        table: Output values.
+        bits: Bits of an output value.
+    """
+
+    first: int
+    table: NDArray[np.uint16]
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One frame.
+
+    Attributes:
+        values: Modality values ``(rows, columns)``, float32 (HU for CT), or
+            RGB ``(rows, columns, 3)`` uint8.
+        photometric_interpretation: MONOCHROME1, MONOCHROME2 or RGB (palette and YBR are converted).
+        windows: What the file offers to make display values of modality values, VOI LUTs first.
+        valid: False where Pixel Padding Value stands; None where all pixels count.
+        pixel_spacing_mm: Row and column spacing, or None.
+        scope: What the contract may ask about.
+    """
+
+    values: NDArray[np.float32] | NDArray[np.uint8]
+    photometric_interpretation: str
+    windows: tuple[VoiWindow | VoiLut, ...] = ()
+    valid: NDArray[np.bool_] | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """One waveform channel.
+
+    Attributes:
+        codes: (value, scheme) pairs that name its source.
+        microvolts: Samples, float64, in microvolts.
+    """
+
+    codes: tuple[tuple[str, str], ...]
+    microvolts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiplexGroup:
+    """Channels sampled together (PS3.3 C.10.9)."""
+
+    sampling_frequency_hz: float
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform:
+    """One recording."""
+
+    groups: tuple[MultiplexGroup, ...]
+    scope: Scope = field(default_factory=Scope)

@@ -1,0 +1,161 @@
+"""The export spec: one YAML file that says how a trained model becomes a served one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput
+from radserve.errors import SpecError
+
+PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts of a spec: immutable, and unknown fields are errors."""
+
+
+class NetworkInput(Block, frozen=True, kw_only=True):
+    """From wire integers to what the network was trained on: ``(wire * scale - mean) / std``.
+
+    Attributes:
+        scale: Factor on the wire's integers.
+        mean: Subtracted after scaling: one value, or one a channel (last axis).
+        std: Divisor after that: one value, or one a channel.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (1.0,)
+
+
+class Parity(Block, frozen=True, kw_only=True):
+    """How far the exported graph may be from Keras: ``|a - b| <= atol + rtol * |b|``."""
+
+    atol: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
+    rtol: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+
+
+class Instances(Block, frozen=True, kw_only=True):
+    """Triton's instance group of each step.
+
+    Attributes:
+        kind: auto uses GPUs where there are some.
+        count: Instances on each device.
+        threads: Intra-op threads of an instance on the CPU.
+    """
+
+    kind: Literal["auto", "cpu", "gpu"] = "auto"
+    count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+
+
+class Queue(Block, frozen=True, kw_only=True):
+    """Triton's queue policy of each step.
+
+    Attributes:
+        max_size: Requests that may wait; more are refused at once.
+        timeout_us: Longest wait, microseconds; a request may ask for less.
+        max_delay_us: How long the batcher waits for company, microseconds.
+        priority_levels: Levels of urgency; 1 is highest.
+    """
+
+    max_size: Count = 1024
+    timeout_us: Count = 1_000_000
+    max_delay_us: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    priority_levels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
+
+
+class Serving(Block, frozen=True, kw_only=True):
+    """How Triton runs the model.
+
+    Attributes:
+        fuse: One graph for pre-processing, network and post-processing, or three steps.
+        max_batch_size: Largest batch; 0 (only ``task: tensors``) means no batch axis.
+        instances: Copies of the model.
+        queue: What waits, how long and how urgently.
+    """
+
+    fuse: bool = True
+    max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 64
+    instances: Instances = Instances()
+    queue: Queue = Queue()
+
+
+class Generated(Block, frozen=True, kw_only=True):
+    """Generated data: a name of ``radserve_export.synthetic``, how much of it, from which seed."""
+
+    generator: str
+    samples: Count
+    seed: int
+
+
+class Evaluation(Generated, frozen=True, kw_only=True):
+    """Fresh data sent through the whole path before the model is published."""
+
+    minimum_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Spec(Block, frozen=True, kw_only=True):
+    """An export spec.
+
+    Only ``name``, ``task`` and ``model`` are needed for ``task: tensors``.
+
+    Attributes:
+        name: The public model's name.
+        task: What the model does.
+        model: The trained model, relative to the spec file.
+        description: One line for people.
+        intended_use: What it may be used for; shown with every answer.
+        input: Scope and client-side preprocessing; it becomes the contract's.
+        network_input: Server-side scaling.
+        network_output: Whether the network ends in its activation, or gives logits.
+        labels: The network's outputs in their order.
+        exclusive: Whether exactly one label applies (softmax); else each is on its own (sigmoid).
+        calibration: Temperature of the probabilities.
+        tokenizer: ``tokenizer.json``, relative to the spec file (text models).
+        parity: Tolerance of the parity gate.
+        serving: How Triton runs it.
+        training: Data of the reference training.
+        evaluation: Accuracy that must be reached through the whole path.
+    """
+
+    name: PublicName
+    task: Task
+    model: str
+    description: str = ""
+    intended_use: str = ""
+    input: ImageInput | WaveformInput | TextInput | None = None
+    network_input: NetworkInput = NetworkInput()
+    network_output: Literal["probabilities", "logits"] = "probabilities"
+    labels: tuple[Label, ...] = ()
+    exclusive: bool = False
+    calibration: Calibration = Calibration()
+    tokenizer: str | None = None
+    parity: Parity = Parity()
+    serving: Serving = Serving()
+    training: Generated | None = None
+    evaluation: Evaluation | None = None
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a spec file.
+
+    Args:
+        path: A YAML file.
+
+    Raises:
+        SpecError: It cannot be read, is not YAML, or a field is wrong; the
+            message names the field.
+    """
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=Spec)
+    except OSError as error:
+        msg = f"cannot read the spec {path}: {error.strerror}"
+        raise SpecError(msg) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"{path}: {error}"
+        raise SpecError(msg) from error

@@ -1,0 +1,60 @@
+"""Generated data: phantoms, rhythms and reports. No real patient is in them.
+
+Every generator is a function ``generate(count, *, seed, split)`` that yields
+samples; the same arguments yield the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from radserve.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage")
+
+
+class Split(str, Enum):
+    """Which part of the generated world; what the parts share is said by the generator."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One generated input.
+
+    Attributes:
+        source: The bytes of a DICOM file, or a report's text.
+        label: Name of the label that applies; for a single-label model, of the
+            positive label, or the empty string.
+    """
+
+    source: bytes | str
+    label: str
+
+
+def generate(name: str, count: int, *, seed: int, split: Split) -> Iterator[Sample]:
+    """Generate samples.
+
+    Args:
+        name: One of GENERATORS.
+        count: How many.
+        seed: The same seed yields the same samples.
+        split: Training or held-out world.
+
+    Raises:
+        SpecError: There is no such generator.
+    """
+    if name not in GENERATORS:
+        msg = f"there is no generator {name}: use one of {', '.join(GENERATORS)}"
+        raise SpecError(msg)
+    module = import_module(f"radserve_export.synthetic.{name}")
+    found: Iterator[Sample] = module.generate(count, seed=seed, split=split)
+    return found
