@@ -1,1 +1,1 @@
-"""."""
+"""The only part of radserve that imports TensorFlow and Keras."""
