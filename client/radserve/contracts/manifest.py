@@ -42,7 +42,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     files: dict[str, Sha256]
     source_sha256: Sha256
     tools: dict[str, str]
-    parity: dict[str, Any] = {}
+    parity: dict[str, Any] = msgspec.field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
 
 
