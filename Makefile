@@ -1,0 +1,84 @@
+# radserve: what a machine needs is Linux x86-64, make, and Python 3.11 or 3.12 with venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+SPECS := $(sort $(wildcard export/specs/*.yaml))
+
+# $(call install,VENV,LOCK): a virtual environment with exactly what the lock file pins.
+define install
+@SECONDS=0
+test -n "$(PYTHON)" || { echo "radserve needs Python 3.11 or 3.12: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3.11 $@" >&2; exit 1; }
+echo "building $(1) from $(2) with $(PYTHON)"
+$(PYTHON) -m venv $(1) || { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2)
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+touch $@
+echo "built $(1) in $$SECONDS s"
+endef
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.venv/.serve: deploy/requirements/serve.txt pyproject.toml
+	$(call install,.venv,deploy/requirements/serve.txt)
+
+.venv-dev/.dev: deploy/requirements/dev.txt pyproject.toml
+	$(call install,.venv-dev,deploy/requirements/dev.txt)
+
+.PHONY: demo
+demo: .venv/.serve ## Serve the reference models and send them real files
+	@.venv/bin/python client/examples/demo.py
+
+.PHONY: setup
+setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
+
+.PHONY: system-packages
+system-packages: # dcmtk and dicom3tools: what the tests compare with
+	@command -v dcmj2pnm >/dev/null && command -v dciodvfy >/dev/null && exit 0
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then
+	  apt-get update -qq && apt-get install -y -qq dcmtk dicom3tools >/dev/null
+	else
+	  echo "the tests need dcmtk and dicom3tools: sudo apt-get install dcmtk dicom3tools" >&2; exit 1
+	fi
+
+.PHONY: lint
+lint: .venv-dev/.dev ## Style, types, and who imports whom
+	@.venv-dev/bin/ruff check . && .venv-dev/bin/ruff format --check .
+	.venv-dev/bin/mypy
+	.venv-dev/bin/lint-imports
+
+.PHONY: test
+test: .venv-dev/.dev system-packages lint ## Everything that must hold, against a real Triton
+	@.venv-dev/bin/python -m pytest -m "not full"
+
+.PHONY: test-full
+test-full: .venv-dev/.dev system-packages lint ## The same and what takes longer
+	@.venv-dev/bin/python -m pytest
+
+.PHONY: train
+train: .venv-dev/.dev ## Train the reference models from nothing
+	@.venv-dev/bin/radserve train $(SPECS)
+
+.PHONY: export
+export: .venv-dev/.dev ## Export export/trained/ anew into model_repository/
+	@rm -rf model_repository.new && mkdir model_repository.new
+	.venv-dev/bin/radserve export $(SPECS) --repository model_repository.new
+	rm -rf model_repository && mv model_repository.new model_repository
+
+.PHONY: bench
+bench: .venv-dev/.dev ## Measure, and write tests/bench/results.md
+	@.venv-dev/bin/python -m pytest tests/bench --override-ini "python_files=bench_*.py" --timeout 0 -s
+
+.PHONY: lock
+lock: .venv-dev/.dev ## Compile the hash-pinned lock files from pyproject.toml
+	@PATH="$(CURDIR)/.venv-dev/bin:$$PATH" deploy/requirements/lock
+
+.PHONY: clean
+clean: ## Remove the virtual environments and caches
+	@rm -rf .venv .venv-dev build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,127 @@
+"""The main job in one go: serve the reference models, send them real files, show the answers.
+
+Run by ``make demo``. Everything sent is generated or ships with pydicom; no
+real patient is in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from pydicom.data import get_testdata_file
+from rich.console import Console
+from rich.table import Table
+
+from radserve import Client, Classification, RadserveError
+from radserve_export.synthetic import Split, generate
+from radserve_server import EmbeddedServer
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+
+REPORTS = (
+    ("report, English", "Heart size is normal. Large left pneumothorax with mediastinal shift."),
+    ("report, English", "No evidence of pneumothorax or pleural effusion. Heart size is normal."),
+    ("report, Chinese", "左侧大量气胸，纵隔向右移位。"),
+    ("report, Chinese", "双肺未见气胸，心影不大。"),
+    ("report, over 256 tokens", "The lungs are clear. " * 120),
+)
+SHIPPED = (
+    ("ecg_rhythm", "12-lead ECG (pydicom)", "waveform_ecg.dcm"),
+    ("chest_xray", "CT slice", "CT_small.dcm"),
+    ("chest_xray", "MR slice", "MR_small.dcm"),
+    ("chest_xray", "segmentation", "liver_1frame.dcm"),
+    ("chest_xray", "structured report", "reportsi.dcm"),
+    ("chest_xray", "truncated file", "MR_truncated.dcm"),
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing to send: to which model, what it is, and how to get it."""
+
+    model: str
+    what: str
+    source: Path | bytes | str
+
+
+def inputs() -> Iterator[Input]:
+    """Everything the demo sends."""
+    for name, count, what in (("chest_xray", 6, "generated chest phantom"), ("ecg_rhythm", 5, "generated ECG")):
+        for sample in generate(name, count, seed=7, split=Split.TEST):
+            yield Input(name, f"{what}: {sample.label}", sample.source)
+    for what, text in REPORTS:
+        yield Input("report_triage", what, text)
+    for model, what, name in SHIPPED:
+        path = get_testdata_file(name, download=False)
+        if path is None:
+            msg = f"pydicom does not ship {name} any more"
+            raise FileNotFoundError(msg)
+        yield Input(model, what, Path(str(path)))
+
+
+def describe(item: Input, predict: Callable[[], Classification]) -> tuple[list[str], bool]:
+    """One row of the table, and whether the input was answered."""
+    began = perf_counter()
+    try:
+        result = predict()
+    except RadserveError as error:
+        took = (perf_counter() - began) * 1e3
+        return [item.model, item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], False
+    took = (perf_counter() - began) * 1e3
+    top = result.findings[0]
+    sign = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
+    finding = f"{top.label} ({sign}) {top.code.scheme} {top.code.value}"
+    row = [item.model, item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"]
+    return row, True
+
+
+def main() -> int:
+    """Run the demo; the exit status is 0 if everything was answered or refused as it should be."""
+    console = Console()
+    times: dict[str, float] = {}
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        began = perf_counter()
+        with console.status(name):
+            yield
+        times[name] = perf_counter() - began
+
+    table = Table("model", "input", "finding, or why it was refused", "p", "version", "ms", title="radserve demo")
+    answered = refused = 0
+    server = EmbeddedServer(REPOSITORY)
+    try:
+        with phase("starting Triton"):
+            server.start()
+        with phase("generating inputs"):
+            todo = list(inputs())
+        with phase("sending inputs"), Client(server.grpc_url) as client:
+            models = {name: client.model(name) for name in {item.model for item in todo}}
+            for item in todo:
+                row, ok = describe(item, lambda item=item: models[item.model].predict(item.source))
+                table.add_row(*row)
+                answered, refused = answered + ok, refused + (not ok)
+            uses = {name: model.contract.intended_use for name, model in models.items()}
+    finally:
+        with phase("stopping Triton"):
+            server.stop()
+    console.print(table)
+    for use in sorted(set(uses.values())):
+        console.print(f"[bold]{use}[/]: {', '.join(sorted(name for name in uses if uses[name] == use))}")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())
+    console.print(f"{answered} answered, {refused} refused. Time: {spent}.")
+    return 0 if refused == len(SHIPPED) else 1  # all shipped files but the ECG, and the long report
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except RadserveError as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
