@@ -1,0 +1,90 @@
+"""Values of attributes, checked: the file's word for nothing is None, an empty string or an absent element."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radserve.errors import DecodeError, MissingAttributeError
+from radserve.sources import VoiLut
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_MAX_LUT_ENTRIES = 2**16
+_LUT_BITS = range(8, 17)
+
+
+def _values(dataset: Dataset, keyword: str) -> list[Any]:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return []
+    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """The first value as upper-case text, or None."""
+    values = _values(dataset, keyword)
+    return (str(values[0]).strip(" \0").upper() or None) if values else None
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values as finite numbers; empty where there are none.
+
+    Raises:
+        DecodeError: A value is not a finite number.
+    """
+    try:
+        found = tuple(float(value) for value in _values(dataset, keyword))
+    except (TypeError, ValueError, OverflowError):
+        found = (math.nan,)
+    if not all(math.isfinite(value) for value in found):
+        msg = f"{keyword} holds no finite number"
+        raise DecodeError(msg)
+    return found
+
+
+def positive(dataset: Dataset, keyword: str, *, default: int | None = None) -> int:
+    """The first value as an integer above 0.
+
+    Raises:
+        MissingAttributeError: It is absent and there is no default.
+        DecodeError: It is not a whole number above 0.
+    """
+    found = numbers(dataset, keyword)
+    if not found:
+        if default is None:
+            raise MissingAttributeError(keyword, "without it the file cannot be decoded")
+        return default
+    if found[0] < 1 or found[0] != int(found[0]):
+        msg = f"{keyword} is not a whole number above 0"
+        raise DecodeError(msg)
+    return int(found[0])
+
+
+def lookup_table(item: Dataset, dataset: Dataset) -> VoiLut:
+    """LUT Descriptor (0028,3002) and LUT Data (0028,3006) of a modality or VOI LUT.
+
+    Raises:
+        DecodeError: They contradict each other or PS3.3 C.11.1.1.
+    """
+    descriptor = numbers(item, "LUTDescriptor")
+    if len(descriptor) != 3 or int(descriptor[2]) not in _LUT_BITS:  # noqa: PLR2004 - entries, first value, bits
+        msg = "LUTDescriptor does not hold entries, first value and 8 to 16 bits (PS3.3 C.11.1.1)"
+        raise DecodeError(msg)
+    entries, first, bits = int(descriptor[0]) or _MAX_LUT_ENTRIES, int(descriptor[1]), int(descriptor[2])
+    if first >= _MAX_LUT_ENTRIES // 2 and numbers(dataset, "PixelRepresentation") == (1.0,):
+        first -= _MAX_LUT_ENTRIES  # written as US where SS was due
+    data = item.get("LUTData")
+    if isinstance(data, bytes):
+        little = dataset.original_encoding[1] is not False
+        wide = len(data) >= 2 * entries
+        table = np.frombuffer(data, dtype=("<u2" if little else ">u2") if wide else "u1")
+    else:
+        table = np.asarray(_values(item, "LUTData"), dtype=np.int64)
+    if len(table) < entries:
+        msg = "LUTData is shorter than LUTDescriptor says"
+        raise DecodeError(msg)
+    return VoiLut(first=first, table=table[:entries].astype(np.uint16), bits=bits)

@@ -1,0 +1,149 @@
+"""Open a DICOM file: size, form and completeness checked before anything is believed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from radserve.errors import DecodeError, InputError, MissingAttributeError
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import RawDataElement
+
+MAX_FILE_BYTES = 2**30
+MAX_INFLATED_BYTES = 2**28
+_PREAMBLE_BYTES = 132
+_HEADER_BYTES = 8
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_TRUNCATED = "the DICOM file is truncated: fetch it again"
+
+
+def load(source: str | os.PathLike[str] | bytes | Dataset) -> Dataset:
+    """Give the data set that a source holds.
+
+    Args:
+        source: Path or content of a DICOM file (PS3.10), or a data set.
+
+    Raises:
+        DecodeError: It is no DICOM file, is truncated or inflates without end.
+        MissingAttributeError: The file does not say its transfer syntax.
+        InputError: It cannot be read, or is larger than 1 GiB.
+    """
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        if len(data) > MAX_FILE_BYTES:
+            raise InputError(_too_large())
+    elif isinstance(source, str | os.PathLike):
+        data = _read_bytes(Path(source))
+    else:
+        msg = f"expected a path, bytes, a pydicom Dataset or an array, not {type(source).__name__}"
+        raise InputError(msg)
+    return _parse(data)
+
+
+def _too_large() -> str:
+    return f"the file is larger than {MAX_FILE_BYTES >> 30} GiB, the most this SDK reads"
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            msg = "the path is a folder: give the path of one file"
+            raise InputError(msg)
+        if not stat.S_ISREG(status.st_mode):
+            msg = "the path is not that of a regular file"
+            raise InputError(msg)
+        if status.st_size > MAX_FILE_BYTES:
+            raise InputError(_too_large())
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        # The path may hold a patient's name: only the reason is told.
+        reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
+        msg = f"the file cannot be read: {reason}"
+        raise InputError(msg) from None
+
+
+class _Stream(BytesIO):
+    """Remembers how the last read ended."""
+
+    ended_well = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        # A complete data set ends where the next element's header would begin; some
+        # writers leave a few zero bytes there.
+        self.ended_well = size == _HEADER_BYTES and len(data) < _HEADER_BYTES and not data.strip(b"\0")
+        return data
+
+
+def _parse(data: bytes) -> Dataset:
+    if data[128:_PREAMBLE_BYTES] != b"DICM":
+        msg = "not a DICOM file: it has no preamble (PS3.10 7.1)"
+        raise DecodeError(msg)
+    # Without inflating: pydicom's reader would do so with no bound.
+    meta, offset = _file_meta(data)
+    syntax = meta.get("TransferSyntaxUID")
+    if not syntax:
+        keyword = "TransferSyntaxUID"
+        raise MissingAttributeError(keyword, "the file does not say how it is encoded (PS3.10 7.1)")
+    dataset: Dataset
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = _Stream(_inflate(memoryview(data)[offset:]))
+        dataset = read_dataset(stream, is_implicit_VR=False, is_little_endian=True)
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta = meta
+    else:
+        stream = _Stream(data)
+        dataset = pydicom.dcmread(stream)
+    if not (stream.ended_well and _complete(dataset)):
+        raise DecodeError(_TRUNCATED)
+    return dataset
+
+
+def _file_meta(data: bytes) -> tuple[Any, int]:
+    """File Meta Information and where the data set begins."""
+    # pydicom's public reader of it takes file names only.
+    from pydicom.filereader import _read_file_meta_info  # noqa: PLC0415 - beside the reason
+
+    stream = BytesIO(data)
+    stream.seek(_PREAMBLE_BYTES)
+    return _read_file_meta_info(stream), stream.tell()
+
+
+def _inflate(deflated: memoryview) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)  # PS3.5 A.5: no zlib header
+    try:
+        inflated = inflater.decompress(deflated, MAX_INFLATED_BYTES)
+    except zlib.error:
+        msg = "the deflated data set is damaged: fetch the file again"
+        raise DecodeError(msg) from None
+    if inflater.unconsumed_tail or len(inflated) >= MAX_INFLATED_BYTES:
+        msg = f"the deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB"
+        raise DecodeError(msg)
+    if not inflater.eof:
+        raise DecodeError(_TRUNCATED)
+    return inflated
+
+
+def _complete(dataset: Dataset) -> bool:
+    """Whether every value is as long as its element says; pydicom does not check."""
+    raw: RawDataElement | Any
+    for raw in dataset.elements():
+        length = getattr(raw, "length", _UNDEFINED_LENGTH)
+        if length not in (_UNDEFINED_LENGTH, 0) and raw.is_raw and len(raw.value or b"") != length:
+            return False
+    return True

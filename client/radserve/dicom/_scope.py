@@ -1,0 +1,63 @@
+"""The attributes that decide whether a model may see a file, read without touching its pixels."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import TYPE_CHECKING
+
+from radserve.sources import Scope
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_AGE = re.compile(r"(\d{3})([DWMY])\Z")
+_PER_YEAR = {"D": 365.25, "W": 52.1775, "M": 12.0, "Y": 1.0}
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
+
+
+def read_scope(dataset: Dataset) -> Scope:
+    """Collect what contracts ask about; nothing that names a patient."""
+    return Scope(
+        modality=_code_string(dataset, "Modality"),
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
+        body_part_examined=_code_string(dataset, "BodyPartExamined"),
+        view_position=_code_string(dataset, "ViewPosition"),
+        patient_age_years=_age_years(dataset),
+        presentation_intent=_code_string(dataset, "PresentationIntentType"),
+        burned_in_annotation=_code_string(dataset, "BurnedInAnnotation"),
+    )
+
+
+def _text(dataset: Dataset, keyword: str) -> str | None:
+    value = dataset.get(keyword)
+    if value is None or not isinstance(value, str):
+        return None
+    return value.strip(" \0") or None
+
+
+def _code_string(dataset: Dataset, keyword: str) -> str | None:
+    text = _text(dataset, keyword)
+    return text.upper() if text else None
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    """Patient's Age (0010,1010), else from birth date to study date (PS3.5 6.2 AS, DA)."""
+    match = _AGE.match(_text(dataset, "PatientAge") or "")
+    if match:
+        return int(match[1]) / _PER_YEAR[match[2]]
+    born, seen = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
+    if born is None or seen is None or seen < born:
+        return None
+    return (seen - born).days / 365.25
+
+
+def _date(dataset: Dataset, keyword: str) -> date | None:
+    match = _DATE.match(str(dataset.get(keyword) or "").strip())
+    if not match:
+        return None
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        return None
