@@ -1,0 +1,89 @@
+"""What the supervisor asks of a running Triton, over gRPC."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from radserve.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    ModelNotFoundError,
+    ServerError,
+    ServerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ERRORS: dict[str, type[ServerError]] = {
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "UNAVAILABLE": ServerUnavailableError,
+    "NOT_FOUND": ModelNotFoundError,
+}
+
+
+class Control:
+    """Triton's model repository and statistics services.
+
+    Args:
+        url: ``host:port`` of the server's gRPC service.
+        timeout_s: Deadline of each call.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        # Slow to import. A fresh channel each time: an old one backs off after a restart.
+        import tritonclient.grpc as triton  # noqa: PLC0415
+        from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+        try:
+            with triton.InferenceServerClient(self._url) as client:
+                yield client
+        except InferenceServerException as error:
+            code = str(error.status()).rpartition(".")[2]
+            raise _ERRORS.get(code, InferenceFailedError)(str(error.message()), code=code) from error
+
+    def version(self) -> str:
+        """The server's version."""
+        with self._client() as client:
+            return str(client.get_server_metadata(client_timeout=self._timeout_s).version)
+
+    def ready_models(self) -> list[str]:
+        """Names of all models that are ready, steps included."""
+        with self._client() as client:
+            index = client.get_model_repository_index(client_timeout=self._timeout_s)
+        return sorted({entry.name for entry in index.models if entry.state == "READY"})
+
+    def parameter(self, model: str, key: str) -> str | None:
+        """One of the parameters in a model's configuration."""
+        with self._client() as client:
+            config = client.get_model_config(model, client_timeout=self._timeout_s).config
+        return str(config.parameters[key].string_value) if key in config.parameters else None
+
+    def steps(self, model: str) -> list[str]:
+        """An ensemble's steps; the model itself, if it is none."""
+        with self._client() as client:
+            config = client.get_model_config(model, client_timeout=self._timeout_s).config
+        return [step.model_name for step in config.ensemble_scheduling.step] or [model]
+
+    def executions(self, model: str) -> int:
+        """How many requests a model has finished, well or not."""
+        with self._client() as client:
+            answer = client.get_inference_statistics(model, client_timeout=self._timeout_s)
+        return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in answer.model_stats)
+
+    def reload(self, model: str, *, timeout_s: float) -> None:
+        """Load a model anew; loading alone does nothing while its files are unchanged.
+
+        Args:
+            model: The model. Ensembles that use it come back with it.
+            timeout_s: Deadline of the loading.
+        """
+        with self._client() as client:
+            client.unload_model(model, client_timeout=self._timeout_s)
+            client.load_model(model, client_timeout=timeout_s)

@@ -1,0 +1,311 @@
+"""The embedded server: one object that is a running Triton."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radserve.contracts.manifest import verify_repository
+from radserve.errors import RadserveError, ServerStartError
+from radserve_server import canary
+from radserve_server.discover import find_triton, problems
+from radserve_server.process import ServerProcess
+from radserve_server.supervise import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from radserve_server.supervise import Event
+
+_ATTEMPTS_AT_FREE_PORTS = 3
+_POLL_S = 0.02
+_CALL_S = 5.0
+_SHOWN_PROBLEMS = 3
+
+
+class EmbeddedServer:
+    """A Triton on this machine, serving one model repository.
+
+    Use it as a context manager. For development, tests and evaluation.
+
+    Args:
+        repository: The model repository's folder.
+        grpc_port: Port of the gRPC service; 0 takes a free one.
+        http_port: Port of the HTTP service; 0 takes a free one.
+        metrics_port: Port of the Prometheus metrics; 0 takes a free one.
+        host: Address to listen on; only loopback, unless insecure.
+        insecure: Allow other addresses: there is neither TLS nor authentication.
+        verify: Refuse a repository whose files differ from their manifests.
+        supervise: Heal dead or frozen models, restart a dead server.
+        tritonserver: The executable; None searches (see ``find_triton``).
+        extra_args: Further arguments of tritonserver.
+        start_timeout_s: How long all models may take to answer.
+        drain_s: How long requests in flight may take when the server is stopped.
+        canary_period_s: How often the supervisor sends each model a canary.
+        canary_timeout_s: How long a canary may take.
+        on_log: Called with each line of the server's log, from another thread.
+        on_event: Called with what the supervisor saw and did, from another thread.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        host: str = "127.0.0.1",
+        insecure: bool = False,
+        verify: bool = True,
+        supervise: bool = True,
+        tritonserver: Path | None = None,
+        extra_args: Sequence[str] = (),
+        start_timeout_s: float = 120.0,
+        drain_s: float = 10.0,
+        canary_period_s: float = 5.0,
+        canary_timeout_s: float = 5.0,
+        on_log: Callable[[str], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.repository = Path(repository).absolute()
+        self.host = host
+        self._insecure = insecure
+        self._asked_ports = (grpc_port, http_port, metrics_port)
+        self._ports = self._asked_ports
+        self._verify = verify
+        self._supervise = supervise
+        self._tritonserver = tritonserver
+        self._extra_args = tuple(extra_args)
+        self._start_timeout_s = start_timeout_s
+        self._drain_s = drain_s
+        self._canary_period_s = canary_period_s
+        self._canary_timeout_s = canary_timeout_s
+        self._on_log = on_log
+        self._on_event = on_event
+        self._process: ServerProcess | None = None
+        self._supervisor: Supervisor | None = None
+        # Guards the process against a stop while the supervisor restarts it.
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port`` of the gRPC service."""
+        return self._url(0)
+
+    @property
+    def http_url(self) -> str:
+        """``host:port`` of the HTTP service."""
+        return self._url(1)
+
+    @property
+    def metrics_url(self) -> str:
+        """``host:port`` of the Prometheus metrics."""
+        return self._url(2)
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver; 0 if it does not run."""
+        return self._process.pid if self._process is not None and self._process.running else 0
+
+    def start(self) -> None:
+        """Start, and return when every public model has answered a canary.
+
+        Raises:
+            ServerStartError: It cannot, or does not in time; nothing is left behind.
+        """
+        self._check_before_start()
+        try:
+            self._launch_on_free_ports()
+            if self._supervise:
+                self._supervisor = Supervisor(
+                    self,
+                    period_s=self._canary_period_s,
+                    timeout_s=self._canary_timeout_s,
+                    report=self._on_event,
+                )
+                self._supervisor.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then stop; does nothing if it does not run."""
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.cancel()
+        with self._lock:
+            self._stopped = True
+            process = self._process
+        try:
+            if process is not None:
+                process.stop()
+        finally:
+            if process is not None:
+                process.kill()
+            if supervisor is not None:
+                supervisor.join()
+            self._process = self._supervisor = None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the supervisor found that nothing helps."""
+        return self._supervisor is not None and self._supervisor.gave_up.is_set()
+
+    def wait_for_end(self, timeout_s: float) -> str | None:
+        """Wait for the process to end by itself.
+
+        Args:
+            timeout_s: For how long.
+
+        Returns:
+            Why it ended; None if it still runs.
+        """
+        process = self._process
+        if process is None:
+            return "it was stopped"
+        return process.why_it_ended() if process.ended.wait(timeout_s) else None
+
+    def _url(self, index: int) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self._ports[index]}"
+
+    def _check_before_start(self) -> None:
+        if self._process is not None:
+            msg = "the server was started already: stop it first"
+            raise ServerStartError(msg)
+        if not self._insecure and not _is_loopback(self.host):
+            msg = f"{self.host} is not loopback, and the embedded server is open to all: use 127.0.0.1"
+            raise ServerStartError(msg)
+        if not self.repository.is_dir():
+            msg = f"there is no model repository at {self.repository}: export a model first (radserve export)"
+            raise ServerStartError(msg)
+        self._stopped = False
+        self._triton = find_triton(self._tritonserver)
+        if found := problems(self._triton):
+            raise ServerStartError("; ".join(found))
+        if self._verify and (differences := verify_repository(self.repository)):
+            shown = "; ".join(differences[:_SHOWN_PROBLEMS])
+            rest = len(differences) - _SHOWN_PROBLEMS
+            more = f" and {rest} more" if rest > 0 else ""
+            msg = f"{self.repository} is not as it was published: {shown}{more}: export again"
+            raise ServerStartError(msg)
+
+    def _launch_on_free_ports(self) -> None:
+        for attempt in range(_ATTEMPTS_AT_FREE_PORTS):
+            self._ports = _choose_ports(self.host, self._asked_ports)
+            try:
+                self.launch()
+            except ServerStartError:
+                # Between choosing a free port and using it, another process may take it.
+                process = self._process
+                lost = process is not None and process.lost_its_port()
+                if not lost or all(self._asked_ports) or attempt == _ATTEMPTS_AT_FREE_PORTS - 1:
+                    raise
+            else:
+                return
+
+    def launch(self) -> None:
+        """Run the server on the ports chosen, in place of the one that ran.
+
+        Raises:
+            ServerStartError: It does not become ready.
+        """
+        process = ServerProcess(self._triton, self._arguments(), drain_s=self._drain_s, log=self._on_log)
+        with self._lock:
+            if self._stopped:
+                msg = "the server was stopped"
+                raise ServerStartError(msg)
+            old, self._process = self._process, process
+            if old is not None:
+                old.kill()
+            process.start()
+        try:
+            self._wait_until_ready(process, time.monotonic() + self._start_timeout_s)
+        except BaseException:
+            process.kill()
+            raise
+
+    def _arguments(self) -> list[str]:
+        grpc_port, http_port, metrics_port = self._ports
+        return [
+            f"--model-repository={self.repository}",
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            "--disable-auto-complete-config",
+            "--exit-on-error=true",
+            "--strict-readiness=true",
+            "--allow-sagemaker=false",
+            "--allow-vertex-ai=false",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={grpc_port}",
+            f"--http-address={self.host}",
+            f"--http-port={http_port}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={metrics_port}",
+            *self._extra_args,
+        ]
+
+    def _wait_until_ready(self, process: ServerProcess, deadline: float) -> None:
+        while not process.listening.wait(_POLL_S):
+            if process.ended.is_set():
+                msg = f"the server died at start ({process.why_it_ended()})"
+                raise ServerStartError(msg)
+            if time.monotonic() > deadline:
+                msg = f"the server was not ready within {self._start_timeout_s:g} s: {process.telling_line()}"
+                raise ServerStartError(msg)
+        model = None
+        try:
+            for model in canary.public_models(self.grpc_url, timeout_s=_CALL_S):
+                remaining = max(deadline - time.monotonic(), _CALL_S)
+                canary.check(self.grpc_url, model, timeout_s=remaining)
+        except RadserveError as error:
+            who = f"model {model}" if model else "the server"
+            msg = f"{who} does not answer: {error}"
+            raise ServerStartError(msg) from error
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _choose_ports(host: str, asked: Sequence[int]) -> tuple[int, int, int]:
+    """The ports asked for, with a free one in place of each 0."""
+    with ExitStack() as held:
+        ports = []
+        for port in asked:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host, port))
+                listener.listen()
+            except OSError as error:
+                msg = f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or choose another"
+                raise ServerStartError(msg) from error
+            ports.append(listener.getsockname()[1])
+    grpc_port, http_port, metrics_port = ports
+    return grpc_port, http_port, metrics_port

@@ -1,0 +1,197 @@
+"""A server process with its guard: start, read its log, stop, leave nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from radserve.errors import ServerStartError
+from radserve_server import guard
+from radserve_server.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from radserve_server.discover import TritonInstallation
+
+_KEPT_LINES = 500
+_GUARD_S = 10.0
+# After this line no request is in flight; the rest of Triton's exit only waits for its stubs.
+_DRAINED = "All models are stopped, unloading models"
+# The log says so reliably; trying to connect to a free port can end in a connection to oneself.
+_SERVICE_STARTED = re.compile(r'"Started (?:GRPCInferenceService|HTTPService|Metrics Service) at ')
+_ANSWERS_LEAVE_S = 0.3
+_FAILED_MODEL = re.compile(r"failed to load '([^']+)' version (\d+): (.*)")
+_ERROR = re.compile(r'^(?:E\d{4} [\d:.]+ \d+ \S+\] "?|error: )(.*?)"?$')
+_HARMLESS = ("CudaDriverHelper", "unable to create stream", "failed to stop server")
+_PORT_LOST = re.compile(r"already in use|failed to (?:bind|start (?:grpc|http|metrics))|unable to bind", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """Text with its control characters escaped: one line of a log stays one line."""
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+class ServerProcess:
+    """One run of ``tritonserver``, from nothing to nothing.
+
+    Args:
+        triton: The server to run.
+        arguments: Its command line without the program and the backend directory.
+        drain_s: How long requests in flight may take when it is stopped.
+        log: Called with each line of the server's log, from another thread.
+    """
+
+    def __init__(
+        self,
+        triton: TritonInstallation,
+        arguments: Sequence[str],
+        *,
+        drain_s: float,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self._triton = triton
+        self._arguments = arguments
+        self._drain_s = drain_s
+        self._log = log
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._drained = threading.Event()
+        self._services = 3 - sum(switch in arguments for switch in ("--allow-http=false", "--allow-metrics=false"))
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._reader: threading.Thread | None = None
+        self.runtime = Runtime()
+        self.listening = threading.Event()
+        """Set when all its services are up."""
+        self.ended = threading.Event()
+        """Set when the process has ended, by itself or not."""
+        self.pid = 0
+        """Process id of tritonserver itself."""
+
+    def start(self) -> None:
+        """Start it; return as soon as the process exists.
+
+        Raises:
+            ServerStartError: The runtime folder cannot be written.
+        """
+        try:
+            self._spawn(self.runtime.prepare(self._triton))
+        except OSError as error:
+            self.kill()
+            msg = f"the runtime folder {self.runtime.folder} cannot be prepared: {error.strerror or error}"
+            raise ServerStartError(msg) from error
+        except BaseException:
+            self.kill()
+            raise
+
+    def _spawn(self, backends: Path) -> None:
+        prefix = self.runtime.shared_memory_prefix
+        command = [str(self._triton.binary), *self._arguments, f"--backend-directory={backends}"]
+        command.append(f"--backend-config=python,shm-region-prefix-name={prefix}")
+        command.append(f"--exit-timeout-secs={max(1, round(self._drain_s))}")
+        # Should anything below be interrupted, closing this socket ends the guard and all under it.
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._guard = subprocess.Popen(  # noqa: S603 - ourselves
+                [
+                    sys.executable,
+                    "-ISu",
+                    guard.__file__,
+                    str(self.runtime.folder),
+                    prefix,
+                    str(self._drain_s),
+                    *command,
+                ],
+                cwd=self.runtime.folder,  # the stub's Python searches its working directory first
+                env=self._triton.environment(),
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in a terminal is for us, not for it
+            )
+        self._reader = threading.Thread(target=self._read_log, name="radserve-server-log", daemon=True)
+        self._reader.start()
+        self._control.settimeout(_GUARD_S)
+        self.pid = int(self._control.recv(32) or 0)
+
+    def _read_log(self) -> None:
+        assert self._guard is not None  # noqa: S101 - started by _spawn, which sets it
+        assert self._guard.stdout is not None  # noqa: S101 - likewise
+        with self._guard.stdout as stream:
+            for raw in stream:
+                line = one_line(raw.decode("utf-8", "replace").rstrip("\r\n"))
+                self._lines.append(line)
+                if _SERVICE_STARTED.search(line):
+                    self._services -= 1
+                    if self._services == 0:
+                        self.listening.set()
+                if _DRAINED in line:
+                    self._drained.set()
+                if self._log is not None:
+                    self._log(line)
+        self._guard.wait()
+        self._drained.set()
+        self.ended.set()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end it and all it started."""
+        if self.running and self._control is not None:
+            with contextlib.suppress(OSError):  # it ended just now
+                self._control.sendall(guard.TERMINATE)
+                if self._drained.wait(self._drain_s):
+                    self.ended.wait(_ANSWERS_LEAVE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and all it started, at once."""
+        if self._control is not None:
+            self._control.close()
+        if self._guard is not None:
+            try:
+                self._guard.wait(_GUARD_S)
+            except subprocess.TimeoutExpired:
+                self._guard.kill()
+                self._guard.wait()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(_GUARD_S)
+        self.runtime.remove()
+
+    def lost_its_port(self) -> bool:
+        """Whether it ended because another process had taken its port."""
+        return any(_PORT_LOST.search(line) for line in self._lines)
+
+    def why_it_ended(self) -> str:
+        """Its exit code and the log's most telling line."""
+        code = self._guard.poll() if self._guard is not None else None
+        how = f"exit code {code}"
+        if code is not None and code > 128:  # noqa: PLR2004 - the shell's convention
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(code - 128).name
+        return f"{how}: {self.telling_line()}"
+
+    def telling_line(self) -> str:
+        """The line of the log that best says what is wrong."""
+        for line in self._lines:
+            if found := _FAILED_MODEL.search(line):
+                model, version, reason = found.groups()
+                return f"model {model} version {version} cannot be loaded: {reason.rstrip(chr(34))}"
+        errors = [found.group(1) for line in self._lines if (found := _ERROR.match(line))]
+        telling = [error for error in errors if not error.startswith(_HARMLESS)]
+        for candidates in (telling, [line for line in self._lines if line.strip()]):
+            if candidates:
+                return candidates[-1]
+        return "it wrote nothing"
