@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _AGE = re.compile(r"(\d{3})([DWMY])\Z")
 _PER_YEAR = {"D": 365.25, "W": 52.1775, "M": 12.0, "Y": 1.0}
+_SMALL_CHILD_YEARS = 2
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
 
 
@@ -50,7 +51,9 @@ def _age_years(dataset: Dataset) -> float | None:
     born, seen = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
     if born is None or seen is None or seen < born:
         return None
-    return (seen - born).days / 365.25
+    years = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+    # As Patient's Age counts: whole years, but finer for small children.
+    return float(years) if years >= _SMALL_CHILD_YEARS else (seen - born).days / _PER_YEAR["D"]
 
 
 def _date(dataset: Dataset, keyword: str) -> date | None:

@@ -1,0 +1,69 @@
+"""Whether a contract accepts a file, told from its attributes before anything is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from radserve.contracts import ImageInput, Policy
+from radserve.errors import MissingAttributeError, OutOfScopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from radserve.contracts import WaveformInput
+    from radserve.sources import Scope
+
+
+def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
+    """Refuse a file that the contract does not accept.
+
+    Messages name keywords and what the contract accepts, never the file's value.
+
+    Args:
+        scope: The file's attributes.
+        described: The contract's input block.
+
+    Raises:
+        OutOfScopeError: An attribute has a value outside the contract.
+        MissingAttributeError: The contract asks for an attribute that the file lacks.
+    """
+    absent = described.absent_attributes if isinstance(described, ImageInput) else Policy.REFUSE
+    # A file that does not even say what it is is never accepted.
+    _check("Modality", scope.modality, described.modalities, Policy.REFUSE)
+    _check("SOPClassUID", scope.sop_class_uid, described.sop_classes, absent)
+    if not isinstance(described, ImageInput):
+        return
+    _check("BodyPartExamined", scope.body_part_examined, described.body_parts, absent)
+    _check("ViewPosition", scope.view_position, described.view_positions, absent)
+    _check_age(scope, described, absent)
+    if scope.presentation_intent == "FOR PROCESSING" and described.for_processing is Policy.REFUSE:
+        msg = "PresentationIntentType is FOR PROCESSING: the model reads FOR PRESENTATION images only"
+        raise OutOfScopeError(msg)
+    if scope.burned_in_annotation == "YES" and described.burned_in_annotation is Policy.REFUSE:
+        msg = "BurnedInAnnotation is YES: the model refuses images that may name a patient"
+        raise OutOfScopeError(msg)
+
+
+def _check(keyword: str, value: str | None, accepted: Sequence[str], absent: Policy) -> None:
+    if not accepted:
+        return
+    if value is None:
+        if absent is Policy.REFUSE:
+            raise MissingAttributeError(keyword, f"the model accepts only {', '.join(accepted)}")
+    elif value.upper() not in {entry.upper() for entry in accepted}:
+        msg = f"{keyword} is outside what the model accepts: {', '.join(accepted)}"
+        raise OutOfScopeError(msg)
+
+
+def _check_age(scope: Scope, described: ImageInput, absent: Policy) -> None:
+    if described.age_years is None:
+        return
+    low, high = described.age_years
+    accepted = f"patients from {low:g} to {high:g} years"
+    if scope.patient_age_years is None:
+        if absent is Policy.REFUSE:
+            keyword = "PatientAge"
+            raise MissingAttributeError(keyword, f"the model accepts only {accepted}")
+    elif not low <= scope.patient_age_years <= high:
+        msg = f"PatientAge is outside what the model accepts: {accepted}"
+        raise OutOfScopeError(msg)

@@ -1,0 +1,81 @@
+"""Modality values to display values in [0, 1] (PS3.3 C.11.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radserve.errors import DecodeError, OutOfScopeError
+from radserve.sources import VoiLut, VoiWindow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) -> NDArray[np.float32]:
+    """Apply a VOI window or LUT.
+
+    Args:
+        values: Modality values, any shape.
+        window: LINEAR (C.11.2.1.2.1), SIGMOID (C.11.2.1.3.1), LINEAR_EXACT
+            (C.11.2.1.3.2) or a table (C.11.2.1.1).
+
+    Returns:
+        Display values in [0, 1], float32, same shape.
+
+    Raises:
+        DecodeError: The width is below what the standard allows, or the
+            function is none of the standard's.
+    """
+    if isinstance(window, VoiLut):
+        place = np.clip(np.rint(values).astype(np.int64) - window.first, 0, len(window.table) - 1)
+        entries: NDArray[np.float32] = window.table[place].astype(np.float32)
+        return np.minimum(entries / np.float32(2**window.bits - 1), np.float32(1))
+    center, width = window.center, window.width
+    if window.function == "LINEAR":
+        if width < 1:
+            msg = "WindowWidth is below 1 (PS3.3 C.11.2.1.2.1)"
+            raise DecodeError(msg)
+        if width == 1:
+            step: NDArray[np.float32] = (values > center - 0.5).astype(np.float32)
+            return step
+        return _ramp(values, center - 0.5, width - 1)
+    if width <= 0:
+        msg = "WindowWidth is not above 0 (PS3.3 C.11.2.1.3)"
+        raise DecodeError(msg)
+    if window.function == "LINEAR_EXACT":
+        return _ramp(values, center, width)
+    if window.function == "SIGMOID":
+        exponent = np.clip(-4 * (values.astype(np.float64) - center) / width, -700, 700)  # exp() stays finite
+        sigmoid: NDArray[np.float32] = (1 / (1 + np.exp(exponent))).astype(np.float32)
+        return sigmoid
+    msg = "VOILUTFunction is none of LINEAR, LINEAR_EXACT and SIGMOID (PS3.3 C.11.2.1.3)"
+    raise DecodeError(msg)
+
+
+def percentile_window(
+    values: NDArray[np.float32], valid: NDArray[np.bool_] | None, percentiles: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Spread the values between two percentiles of the valid ones over [0, 1].
+
+    Args:
+        values: Modality values ``(rows, columns)``.
+        valid: Which pixels count; None for all.
+        percentiles: Lower and upper, 0 to 100.
+
+    Raises:
+        OutOfScopeError: The image has no contrast: both percentiles coincide.
+    """
+    counted = values if valid is None else values[valid]
+    low, high = np.percentile(counted, percentiles) if counted.size else (0.0, 0.0)
+    if not high > low:
+        msg = "the image has no contrast: both percentiles of its values coincide"
+        raise OutOfScopeError(msg)
+    return _ramp(values, float(low + high) / 2, float(high - low))
+
+
+def _ramp(values: NDArray[np.floating[Any]], center: float, width: float) -> NDArray[np.float32]:
+    display = (values - np.float32(center)) * np.float32(1 / width) + np.float32(0.5)
+    clipped: NDArray[np.float32] = np.clip(display, 0, 1).astype(np.float32, copy=False)
+    return clipped
