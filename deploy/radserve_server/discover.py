@@ -93,48 +93,61 @@ def find_triton(tritonserver: Path | None = None) -> TritonInstallation:
     raise ServerStartError(msg)
 
 
-def problems(triton: TritonInstallation) -> list[str]:
-    """What is missing to run it: one line each, with what puts it right."""
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a server from running.
+
+    Attributes:
+        what: What is missing or wrong.
+        fix: The command, or the step, that puts it right.
+    """
+
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Both, on one line."""
+        return f"{self.what}: {self.fix}"
+
+
+def problems(triton: TritonInstallation) -> list[Problem]:
+    """What keeps a server from running here, and how to put it right."""
     found = [*_environment_problems()]
     backend = triton.backends / "python" / "libtriton_python.so"
     if not backend.is_file():
-        found.append(
-            f"{triton.binary} has no Python backend ({backend} is missing): {_INSTALL} brings a server with one"
-        )
+        found.append(Problem(f"{triton.binary} has no Python backend ({backend} is missing)", _INSTALL))
     elif not triton.stub.is_file():
-        found.append(
-            f"{triton.binary} has no stub for Python {_PYTHON} ({triton.stub} is missing): use Python 3.11 or 3.12"
-        )
+        what = f"{triton.binary} has no stub for Python {_PYTHON} ({triton.stub} is missing)"
+        found.append(Problem(what, f"{_INSTALL}, with Python 3.11 or 3.12"))
     else:
         found += _library_problems(triton)
     return found
 
 
-def _environment_problems() -> Iterable[str]:
+def _environment_problems() -> Iterable[Problem]:
     numpy = _version("numpy")
     if numpy is None:
-        yield f"numpy is not installed: {_INSTALL}"
+        yield Problem("numpy is not installed", _INSTALL)
     elif int(numpy.split(".")[0]) >= 2:  # noqa: PLR2004 - the major version this is about
-        yield f"numpy {numpy} makes Triton's Python stub return empty outputs: pip install 'numpy<2'"
+        yield Problem(f"numpy {numpy} makes Triton's Python stub return empty outputs", "pip install 'numpy<2'")
     if _version("onnxruntime") is None:
-        yield f"onnxruntime is not installed: {_INSTALL}"
+        yield Problem("onnxruntime is not installed", _INSTALL)
 
 
-def _library_problems(triton: TritonInstallation) -> Iterable[str]:
+def _library_problems(triton: TritonInstallation) -> Iterable[Problem]:
     missing = missing_libraries(triton.stub, triton.environment())
     python = next((name for name in missing if name.startswith("libpython")), None)
     if python is not None:
         version = python.removeprefix("libpython").split(".so")[0]
         if version != _PYTHON:
-            yield f"{triton.stub} is for Python {version}, this is Python {_PYTHON}: run radserve with {version}"
+            yield Problem(f"{triton.stub} is for Python {version}, this is Python {_PYTHON}", f"use Python {version}")
         else:
-            yield (
-                f"{python} is missing: apt-get install libpython{_PYTHON} (Debian, Ubuntu),"
-                f" or use a Python that brings it: uv python install {_PYTHON}"
-            )
+            install = f"apt-get install libpython{_PYTHON}"
+            yield Problem(f"{python} is missing", f"{install}, or use a Python built with --enable-shared")
     others = [name for name in missing if name != python] + missing_libraries(triton.binary, triton.environment())
     if others:
-        yield f"{triton.binary} needs libraries that are missing: {', '.join(sorted(set(others)))}"
+        names = ", ".join(sorted(set(others)))
+        yield Problem(f"{triton.binary} lacks {names}", "install what brings them, or set LD_LIBRARY_PATH")
 
 
 def missing_libraries(binary: Path, environment: dict[str, str]) -> list[str]:

@@ -94,6 +94,7 @@ class EmbeddedServer:
         # Guards the process against a stop while the supervisor restarts it.
         self._lock = threading.Lock()
         self._stopped = False
+        self._models: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -166,6 +167,11 @@ class EmbeddedServer:
             self._process = self._supervisor = None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The public models that answered at the start."""
+        return self._models
+
+    @property
     def gave_up(self) -> bool:
         """Whether the supervisor found that nothing helps."""
         return self._supervisor is not None and self._supervisor.gave_up.is_set()
@@ -201,7 +207,7 @@ class EmbeddedServer:
         self._stopped = False
         self._triton = find_triton(self._tritonserver)
         if found := problems(self._triton):
-            raise ServerStartError("; ".join(found))
+            raise ServerStartError("; ".join(str(problem) for problem in found))
         if self._verify and (differences := verify_repository(self.repository)):
             shown = "; ".join(differences[:_SHOWN_PROBLEMS])
             rest = len(differences) - _SHOWN_PROBLEMS
@@ -274,9 +280,9 @@ class EmbeddedServer:
                 raise ServerStartError(msg)
         model = None
         try:
-            for model in canary.public_models(self.grpc_url, timeout_s=_CALL_S):
-                remaining = max(deadline - time.monotonic(), _CALL_S)
-                canary.check(self.grpc_url, model, timeout_s=remaining)
+            self._models = tuple(canary.public_models(self.grpc_url, timeout_s=_CALL_S))
+            for model in self._models:
+                canary.check(self.grpc_url, model, timeout_s=max(deadline - time.monotonic(), _CALL_S))
         except RadserveError as error:
             who = f"model {model}" if model else "the server"
             msg = f"{who} does not answer: {error}"
