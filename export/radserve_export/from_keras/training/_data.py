@@ -1,0 +1,139 @@
+"""A user's own training data, brought to the wire by the SDK's own preprocessing."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from radserve.contracts import ImageInput, WaveformInput
+from radserve.dicom import read_image, read_waveform
+from radserve.errors import InputError, SpecError
+from radserve.preprocess import check_scope, image_to_wire, waveform_to_wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from radserve_export.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Training data as the SDK's preprocessing gives it.
+
+    Attributes:
+        x: Wire arrays ``(n, *wire shape)``.
+        y: Index into the spec's labels, ``(n,)`` int64.
+    """
+
+    x: NDArray[np.generic]
+    y: NDArray[np.int64]
+
+
+class Progress(Protocol):
+    """Told how far a long work is."""
+
+    def __call__(self, description: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` units of ``description`` are finished."""
+
+
+def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress) -> Dataset:
+    """Read a user's own training data.
+
+    Args:
+        spec: Says the labels and the preprocessing.
+        data: A MedMNIST ``.npz`` (``train_images``, ``train_labels``) whose images
+            have the spec's size, or a folder of DICOM files.
+        labels: For a folder: a CSV file with the columns ``file`` (relative to
+            the folder) and ``label`` (a label's name, or its number from 0).
+        progress: Told after each file.
+
+    Raises:
+        SpecError: The data cannot be read or does not fit the spec. The message
+            names the CSV's line, never the file.
+    """
+    if data.is_dir():
+        if labels is None:
+            msg = "a folder of DICOM files needs --labels FILE.csv with the columns file and label"
+            raise SpecError(msg)
+        return _load_folder(spec, data, labels, progress)
+    return _load_npz(spec, data)
+
+
+def _load_npz(spec: Spec, path: Path) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            x, y = archive["train_images"], archive["train_labels"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        msg = f"{path} is not a MedMNIST file with train_images and train_labels ({type(error).__name__})"
+        raise SpecError(msg) from error
+    if isinstance(spec.input, ImageInput):
+        expected: tuple[int, ...] = (spec.input.rows, spec.input.columns, spec.input.channels)
+        x = x[..., np.newaxis] if x.ndim == 3 else x  # noqa: PLR2004 - (n, rows, columns)
+    elif isinstance(spec.input, WaveformInput):
+        expected = (spec.input.samples, len(spec.input.leads))
+    else:
+        msg = f"training of {spec.name} does not take arrays: leave --data out"
+        raise SpecError(msg)
+    dtype = np.dtype(spec.input.wire_dtype.lower())
+    if x.shape[1:] != expected or x.dtype != dtype:
+        msg = f"{path}: train_images are {x.dtype} {x.shape[1:]}, the spec's input is {dtype} {expected}"
+        raise SpecError(msg)
+    return _checked(spec, x, y.reshape(-1))
+
+
+def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> Dataset:
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"cannot read {labels}: {type(error).__name__}"
+        raise SpecError(msg) from error
+    if not rows or not {"file", "label"} <= rows[0].keys():
+        msg = f"{labels} needs a first line 'file,label' and at least one more"
+        raise SpecError(msg)
+    names = {label.name: index for index, label in enumerate(spec.labels)}
+    names |= {str(index): index for index in names.values()}
+    x, y = [], []
+    for number, row in enumerate(rows, start=2):
+        if row["label"] not in names:
+            msg = f"{labels} line {number}: the label is none of {', '.join(label.name for label in spec.labels)}"
+            raise SpecError(msg)
+        path = folder / row["file"]
+        if not path.is_file():
+            msg = f"{labels} line {number}: no such file"
+            raise SpecError(msg)
+        try:
+            x.append(_to_wire(spec, path))
+        except InputError as error:
+            msg = f"{labels} line {number}: {error}"
+            raise SpecError(msg) from error
+        y.append(names[row["label"]])
+        progress("reading files", number - 1, len(rows))
+    return _checked(spec, np.stack(x), np.asarray(y))
+
+
+def _to_wire(spec: Spec, path: Path) -> NDArray[np.generic]:
+    if isinstance(spec.input, ImageInput):
+        image = read_image(path)
+        check_scope(image.scope, spec.input)
+        return image_to_wire(image, spec.input)
+    if isinstance(spec.input, WaveformInput):
+        waveform = read_waveform(path)
+        check_scope(waveform.scope, spec.input)
+        return waveform_to_wire(waveform, spec.input)
+    msg = f"training of {spec.name} does not take files: leave --data out"
+    raise SpecError(msg)
+
+
+def _checked(spec: Spec, x: NDArray[np.generic], y: NDArray[np.generic]) -> Dataset:
+    classes = max(len(spec.labels), 2)
+    if y.dtype.kind not in "iu" or len(x) != len(y) or not len(y) or y.min() < 0 or y.max() >= classes:
+        msg = f"labels must be integers from 0 to {classes - 1}, one for each input"
+        raise SpecError(msg)
+    return Dataset(x=x, y=y.astype(np.int64))

@@ -1,0 +1,107 @@
+"""A user's own training data: MedMNIST files, and folders of DICOM files with a CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from radserve.errors import SpecError
+from radserve_export.from_keras.training import load_dataset, train_model
+from radserve_export.spec import Spec, load_spec
+from radserve_export.synthetic import Split, generate
+
+SPECS = Path(__file__).resolve().parents[2] / "export" / "specs"
+
+
+def quiet(description: str, done: int, total: int) -> None:
+    assert 0 <= done <= total, description
+
+
+def two_labels() -> Spec:
+    spec = load_spec(SPECS / "chest_xray.yaml")
+    return msgspec.structs.replace(spec, labels=spec.labels[:2])
+
+
+def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    np.savez(path, train_images=images, train_labels=labels)
+    return path
+
+
+def test_medmnist_file_is_read(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    labels = np.arange(10, dtype=np.uint8).reshape(-1, 1) % 2
+    found = load_dataset(two_labels(), save_npz(tmp_path / "pneumoniamnist.npz", images, labels), None, quiet)
+    assert found.x.shape == (10, 28, 28, 1)
+    assert np.array_equal(found.x[..., 0], images)
+    assert found.y.tolist() == [0, 1] * 5
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (np.zeros((4, 64, 64), np.uint8), np.zeros((4, 1), np.uint8)),
+        (np.zeros((4, 28, 28), np.float32), np.zeros((4, 1), np.uint8)),
+        (np.zeros((4, 28, 28), np.uint8), np.full((4, 1), 2, np.uint8)),
+        (np.zeros((4, 28, 28), np.uint8), np.zeros((3, 1), np.uint8)),
+        (np.zeros((0, 28, 28), np.uint8), np.zeros((0, 1), np.uint8)),
+    ],
+    ids=["size", "dtype", "label out of range", "count", "empty"],
+)
+def test_medmnist_file_that_does_not_fit_is_refused(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    with pytest.raises(SpecError):
+        load_dataset(two_labels(), save_npz(tmp_path / "x.npz", images, labels), None, quiet)
+
+
+def test_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(SpecError, match="MedMNIST"):
+        load_dataset(two_labels(), path, None, quiet)
+
+
+@pytest.mark.parametrize("name", ["chest_xray", "ecg_rhythm"])
+def test_folder_of_dicom_files_is_read_by_the_sdk(name: str, tmp_path: Path) -> None:
+    spec = load_spec(SPECS / f"{name}.yaml")
+    lines, expected = ["file,label"], []
+    for index, sample in enumerate(generate(name, 3, seed=1, split=Split.TRAIN)):
+        assert isinstance(sample.source, bytes)
+        (tmp_path / f"{index}.dcm").write_bytes(sample.source)
+        lines.append(f"{index}.dcm,{sample.label}")
+        expected.append([label.name for label in spec.labels].index(sample.label))
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(lines))
+    found = load_dataset(spec, tmp_path, table, quiet)
+    assert found.y.tolist() == expected
+    assert found.x.dtype == np.dtype(spec.input.wire_dtype.lower())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("gone.dcm,normal", "line 2: no such file"),
+        ("junk.dcm,normal", "line 2"),
+        ("junk.dcm,fracture", "line 2: the label is none of"),
+    ],
+)
+def test_bad_line_is_named_and_its_file_is_not(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "junk.dcm").write_bytes(b"junk")
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file,label\n{line}\n")
+    with pytest.raises(SpecError, match=message) as caught:
+        load_dataset(load_spec(SPECS / "chest_xray.yaml"), tmp_path, table, quiet)
+    assert ".dcm" not in str(caught.value)
+
+
+def test_folder_needs_labels(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="--labels"):
+        load_dataset(two_labels(), tmp_path, None, quiet)
+
+
+def test_spec_without_a_reference_network_is_refused(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("name: x\ntask: tensors\nmodel: x.keras\n")
+    with pytest.raises(SpecError, match=r"training\.generator"):
+        train_model(spec, None, None, None, quiet)
