@@ -1,0 +1,182 @@
+"""Brings a converted graph into the form that is published: small, and the same bytes each time.
+
+The converter numbers tensors by what else the process converted before, and
+leaves a chain of Shape, Slice and Concat in front of each Flatten. Here such
+chains become one Reshape, what nobody reads goes, and names follow from the
+graph alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from radserve_export.graphs import BATCH, IR_VERSION, OPSET
+from radserve_export.graphs.checked import all_nodes, check_model, check_operators
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_RECURRENT = ("LSTM", "GRU", "RNN")  # their sequence is costly to keep, and optional
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+
+
+def published_form(
+    model: onnx.ModelProto,
+    *,
+    inputs: Mapping[str, Sequence[int | None]],
+    outputs: Mapping[str, Sequence[int | None]],
+    graph_name: str,
+) -> onnx.ModelProto:
+    """Clean a converted model.
+
+    Args:
+        model: As the converter made it; it is changed.
+        inputs: New names of the inputs in their order, and their shapes; None is free.
+        outputs: The same for the outputs.
+        graph_name: Name of the graph.
+
+    Returns:
+        The cleaned, checked model.
+
+    Raises:
+        ConversionError: It cannot be loaded.
+    """
+    graph = model.graph
+    check_operators(model)
+    _fold_reshapes(model)
+    _drop_unread(graph)
+    shapes = {**inputs, **outputs}
+    values = (*graph.input, *graph.output)
+    _Names({value.name: name for value, name in zip(values, shapes, strict=True)}).rename(graph)
+    graph.name = graph_name
+    for value in values:
+        element = value.type.tensor_type.elem_type
+        shape = [BATCH if place == 0 else axis for place, axis in enumerate(shapes[value.name])]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
+    del graph.value_info[:]
+    graph.doc_string = ""
+    for node in all_nodes(graph.node):
+        node.doc_string = ""
+    used = {node.domain for node in all_nodes(graph.node)} | {""}
+    model.ir_version = IR_VERSION
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, versions.get(domain, OPSET)) for domain in sorted(used))
+    model.producer_name, model.producer_version, model.doc_string = "radserve", "", ""
+    del model.metadata_props[:]
+    check_model(model)
+    return model
+
+
+def _fold_reshapes(model: onnx.ModelProto) -> None:
+    """Give every Reshape whose result has at most one free axis a constant shape."""
+    shapes: dict[str, list[int | None]] = {}
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in (*model.graph.value_info, *inferred.graph.value_info, *inferred.graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            axes = value.type.tensor_type.shape.dim
+            shapes[value.name] = [int(axis.dim_value) if axis.HasField("dim_value") else None for axis in axes]
+    constants = {initializer.name for initializer in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        shape = shapes.get(node.output[0]) if node.op_type == "Reshape" else None
+        if shape is None or node.input[1] in constants or shape.count(None) > 1 or 0 in shape:
+            continue
+        name = f"{node.name}/shape__{number}"
+        values = np.array([-1 if axis is None else axis for axis in shape], np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+        node.input[1] = name
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Keep what the outputs need, in an order that follows from the graph alone."""
+    producers = {name: node for node in graph.node for name in node.output if name}
+    placed: set[int] = set()
+    ordered: list[onnx.NodeProto] = []
+    pending = [(value.name, False) for value in reversed(graph.output)]
+    while pending:
+        name, is_ready = pending.pop()
+        node = producers.get(name)
+        if node is None or id(node) in placed:
+            continue
+        if is_ready:
+            placed.add(id(node))
+            ordered.append(node)
+        else:
+            pending.append((name, True))
+            pending.extend((needed, False) for needed in reversed(_reads(node)))
+    wanted = {name for node in ordered for name in _reads(node)} | {value.name for value in graph.output}
+    for node in ordered:
+        if node.op_type in _RECURRENT:
+            node.output[:] = [name if name in wanted else "" for name in node.output]
+            while not node.output[-1]:
+                node.output.pop()
+    del graph.node[:]
+    graph.node.extend(ordered)
+    order = {name: place for place, name in enumerate(name for node in ordered for name in _reads(node))}
+    initializers = sorted((i for i in graph.initializer if i.name in wanted), key=lambda i: order.get(i.name, -1))
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, and what the bodies inside it may take from around them."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    inner = [name for body in bodies for part in all_nodes(body.node) for name in part.input]
+    return [*node.input, *inner, *(value.name for body in bodies for value in body.output)]
+
+
+class _Names:
+    """New names that follow from the graph: nodes with weights by layer and operator, tensors by node."""
+
+    def __init__(self, tensors: Mapping[str, str]) -> None:
+        self._tensors = dict(tensors)
+        self._taken = set(tensors.values())
+
+    def rename(self, graph: onnx.GraphProto) -> None:
+        constants = {initializer.name for initializer in graph.initializer}
+        weights = {i.name for i in graph.initializer if i.data_type in _FLOATS and math.prod(i.dims) > 1}
+        for value in graph.input:
+            self._tensors.setdefault(value.name, self._fresh(value.name))
+        for node in graph.node:
+            # Equal nodes without weights are merged by the converter, into either one's layer.
+            scope = node.name.rpartition("/")[0] if weights.intersection(node.input) else ""
+            node.name = self._fresh(f"{scope}/{node.op_type}" if scope else node.op_type)
+            for place, name in enumerate(node.input):
+                if name in constants and name not in self._tensors:
+                    self._tensors[name] = self._fresh(f"{node.name}/{_parameter(node, place)}")
+            for name in node.output:
+                if name and name not in self._tensors:
+                    self._tensors[name] = self._fresh(f"{node.name}/out")
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    attribute.g.name = f"{node.name}/{attribute.name}"
+                    del attribute.g.value_info[:]
+                    self.rename(attribute.g)
+        # Bodies may read constants of the graph around them, which have a name by now.
+        for initializer in graph.initializer:
+            initializer.name = self._tensors.setdefault(initializer.name, self._fresh("constant"))
+        for node in graph.node:
+            node.input[:] = [self._tensors.get(name, name) for name in node.input]
+            node.output[:] = [self._tensors.get(name, name) for name in node.output]
+        for value in (*graph.input, *graph.output):
+            value.name = self._tensors[value.name]
+
+    def _fresh(self, base: str) -> str:
+        new, number = base, 1
+        while new in self._taken:
+            number += 1
+            new = f"{base}_{number}"
+        self._taken.add(new)
+        return new
+
+
+def _parameter(node: onnx.NodeProto, place: int) -> str:
+    if not onnx.defs.has(node.op_type, node.domain):
+        return str(place)
+    formal = onnx.defs.get_schema(node.op_type, OPSET, node.domain).inputs
+    return str(formal[place].name) if place < len(formal) else f"{formal[-1].name}{place}"

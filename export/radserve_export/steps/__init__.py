@@ -1,0 +1,1 @@
+"""Sources of python steps, copied into the model repository as they are."""
