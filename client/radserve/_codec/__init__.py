@@ -1,0 +1,22 @@
+"""From a source to a request and from a response to a result, with no I/O to a server.
+
+Synchronous and asynchronous clients drive the same functions.
+"""
+
+from radserve._codec._decode import Answer, read_contract, sdk_version, to_answer, to_result
+from radserve._codec._prepare import Prepared, Source, canary, check_arrays, prepare
+from radserve._codec._wire import to_request
+
+__all__ = [
+    "Answer",
+    "Prepared",
+    "Source",
+    "canary",
+    "check_arrays",
+    "prepare",
+    "read_contract",
+    "sdk_version",
+    "to_answer",
+    "to_request",
+    "to_result",
+]

@@ -1,0 +1,166 @@
+"""Responses to outputs and results; nothing unlike the contract passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radserve._codec._wire import from_bytes
+from radserve.contracts import (
+    CONTRACT_PARAMETER,
+    DECISIONS,
+    PROBABILITIES,
+    TOKEN_COUNT,
+    Decision,
+    TextInput,
+    parse_contract,
+)
+from radserve.errors import ContractError, InferenceFailedError, OutOfScopeError
+from radserve.results import Classification, Finding, Provenance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tritonclient.grpc import model_config_pb2, service_pb2
+
+    from radserve._codec._prepare import Prepared
+    from radserve.contracts import Contract, TensorSpec
+
+
+def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
+    """The contract in a model's configuration; None where it has none (a step, not a public model).
+
+    Raises:
+        ContractError: It is malformed, too new, or that of another model.
+    """
+    if CONTRACT_PARAMETER not in config.parameters:
+        return None
+    try:
+        contract = parse_contract(config.parameters[CONTRACT_PARAMETER].string_value)
+    except ContractError as error:
+        msg = f"model {config.name}: {error}"
+        raise ContractError(msg) from error
+    if contract.name != config.name:
+        msg = f"model {config.name} carries the contract of another model: export it again"
+        raise ContractError(msg)
+    return contract
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A response that fits its contract.
+
+    Attributes:
+        arrays: By tensor name, batch axis in front.
+        request_id: The id of the request.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    request_id: str
+
+
+def to_answer(contract: Contract, response: service_pb2.ModelInferResponse, *, batch_size: int) -> Answer:
+    """Compare a response with the contract and give its arrays.
+
+    Args:
+        contract: The contract the request was made by.
+        response: What came back.
+        batch_size: Items in the request; ignored for a model without batch axis.
+
+    Raises:
+        InferenceFailedError: A version, name, dtype or shape is not the
+            contract's, or a value is not a finite number.
+    """
+    if response.model_version != str(contract.version):
+        raise _failed(contract, response.id, "another version of the model answered")
+    if sorted(output.name for output in response.outputs) != sorted(tensor.name for tensor in contract.outputs):
+        raise _failed(contract, response.id, "the answer's outputs are not those of the contract")
+    if len(response.raw_output_contents) != len(response.outputs):
+        raise _failed(contract, response.id, "the answer's outputs lack their contents")
+    expected = {tensor.name: tensor for tensor in contract.outputs}
+    arrays: dict[str, NDArray[Any]] = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        tensor = expected[output.name]
+        shape = tuple(output.shape)
+        if output.datatype != tensor.dtype.value or not _fits(contract, tensor, shape, batch_size):
+            raise _failed(
+                contract, response.id, f"output {tensor.name} has another type or shape than the contract says"
+            )
+        try:
+            array = from_bytes(raw, tensor.dtype, shape)
+        except ValueError:
+            raise _failed(contract, response.id, f"output {tensor.name} does not fill its shape") from None
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _failed(contract, response.id, f"output {tensor.name} holds values that are not finite numbers")
+        arrays[tensor.name] = array
+    return Answer(arrays=arrays, request_id=response.id)
+
+
+def _fits(contract: Contract, tensor: TensorSpec, shape: tuple[int, ...], batch_size: int) -> bool:
+    want = (batch_size, *tensor.dims) if contract.max_batch_size else tensor.dims
+    return len(shape) == len(want) and all(dim in (-1, have) for have, dim in zip(shape, want, strict=True))
+
+
+def _failed(contract: Contract, request_id: str, reason: str) -> InferenceFailedError:
+    msg = f"the answer of model {contract.name} cannot be trusted: {reason}"
+    return InferenceFailedError(msg, model=contract.name, version=contract.version, request_id=request_id)
+
+
+def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Classification:
+    """Make the typed result of one item.
+
+    Raises:
+        InferenceFailedError: The answer cannot be trusted.
+        OutOfScopeError: The report is longer than the model reads.
+    """
+    outputs = answer.arrays
+    described = contract.input
+    if isinstance(described, TextInput):
+        count = int(outputs[TOKEN_COUNT][0, 0])
+        if count > described.max_tokens:
+            msg = f"the report has {count} tokens, the model reads at most {described.max_tokens}: shorten it"
+            raise OutOfScopeError(msg)
+    probabilities, decisions = outputs[PROBABILITIES][0], outputs[DECISIONS][0]
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise _failed(contract, answer.request_id, "a probability is outside 0 to 1")
+    if not {decision.value for decision in Decision}.issuperset(decisions.tolist()):
+        raise _failed(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
+    findings = [
+        Finding(
+            label=label.name,
+            probability=float(probability),
+            threshold=label.threshold,
+            is_positive=decision == Decision.POSITIVE,
+            is_indeterminate=decision == Decision.INDETERMINATE,
+            code=label.code,
+        )
+        for label, probability, decision in zip(
+            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
+        )
+    ]
+    findings.sort(key=lambda finding: -finding.probability)
+    provenance = Provenance(
+        intended_use=contract.intended_use,
+        model_sha256=contract.model_sha256,
+        contract_sha256=contract.sha256,
+        sdk_version=sdk_version(),
+        sop_instance_uids=prepared.sop_instance_uids,
+        request_id=answer.request_id,
+        created=datetime.now(timezone.utc),
+    )
+    return Classification(
+        model=contract.name, version=contract.version, findings=tuple(findings), provenance=provenance
+    )
+
+
+@lru_cache(maxsize=1)
+def sdk_version() -> str:
+    """The installed version of radserve."""
+    try:
+        return metadata.version("radserve")
+    except metadata.PackageNotFoundError:  # run from a copied folder
+        return "0"

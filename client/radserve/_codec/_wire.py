@@ -1,0 +1,90 @@
+"""Arrays to and from the bytes of the KServe v2 protocol."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from radserve.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from radserve.contracts import Contract, Datatype
+    from radserve.options import Priority
+
+_LENGTH = struct.Struct("<I")
+
+
+def to_request(
+    contract: Contract,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    request_id: str,
+    priority: Priority | None = None,
+    queue_timeout_s: float | None = None,
+) -> service_pb2.ModelInferRequest:
+    """Make a request of arrays that fit the contract.
+
+    Args:
+        contract: The model's contract; its version is asked for, no other.
+        arrays: By tensor name, batch axis in front.
+        request_id: An id for the server's log.
+        priority: Triton's priority level; None leaves the model's default.
+        queue_timeout_s: How long the request may wait in the server's queue,
+            where the model's queue policy allows a request to say.
+    """
+    request = service_pb2.ModelInferRequest(
+        model_name=contract.name, model_version=str(contract.version), id=request_id
+    )
+    if priority is not None:
+        request.parameters["priority"].uint64_param = int(priority)
+    if queue_timeout_s is not None:
+        request.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
+    for tensor in contract.inputs:
+        array = arrays[tensor.name]
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype.value, shape=array.shape)
+        request.raw_input_contents.append(_pack(array) if tensor.dtype.numpy.hasobject else array.tobytes())
+    for tensor in contract.outputs:
+        request.outputs.add(name=tensor.name)
+    return request
+
+
+def _pack(array: NDArray[Any]) -> bytes:
+    """BYTES elements, each after its length (4 bytes, little endian)."""
+    parts: list[bytes] = []
+    for element in array.reshape(-1).tolist():
+        if not isinstance(element, str | bytes):
+            msg = f"elements of a BYTES tensor must be str or bytes, not {type(element).__name__}"
+            raise InputError(msg)
+        encoded = element.encode() if isinstance(element, str) else element
+        parts += (_LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def from_bytes(raw: bytes, datatype: Datatype, shape: tuple[int, ...]) -> NDArray[Any]:
+    """One output tensor.
+
+    Raises:
+        ValueError: The bytes do not make the shape.
+    """
+    if not datatype.numpy.hasobject:
+        return np.frombuffer(raw, dtype=datatype.numpy).reshape(shape)
+    elements: list[bytes] = []
+    place = 0
+    while place < len(raw):
+        if place + _LENGTH.size > len(raw):
+            raise ValueError(place)
+        (length,) = _LENGTH.unpack_from(raw, place)
+        place += _LENGTH.size + length
+        if place > len(raw):
+            raise ValueError(place)
+        elements.append(raw[place - length : place])
+    flat = np.empty(len(elements), dtype=object)
+    flat[:] = elements
+    return flat.reshape(shape)

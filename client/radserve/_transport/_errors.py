@@ -1,0 +1,131 @@
+"""gRPC's codes and Triton's texts to radserve's errors, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from radserve.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    ModelNotFoundError,
+    RequestRejectedError,
+    ServerError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SHOWN_CHARACTERS = 300
+_LEAVING = "no available versions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meaning:
+    """What a code, or a code with a text in it, means.
+
+    Attributes:
+        error: The kind to raise.
+        advice: What to do, with the model's name as ``{model}``.
+        quotes: Whether Triton's text is told: only where Triton writes it
+            itself, of names, types and shapes, and no model code could quote a patient.
+    """
+
+    error: type[ServerError]
+    advice: str
+    quotes: bool = False
+
+
+# Triton says UNAVAILABLE for four things; inside an ensemble the same text stands
+# after "in ensemble '<name>', ". Every entry is tested against a real server.
+_BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        "Exceeds maximum queue size",
+        _Meaning(error=ServerOverloadedError, advice="the queue of {model} is full: try again later, or less at once"),
+    ),
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        "Request timeout expired",
+        _Meaning(error=ServerOverloadedError, advice="the request waited too long in the queue of {model}: try later"),
+    ),
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        "This protocol is restricted",
+        _Meaning(
+            error=UnauthenticatedError,
+            advice="the server restricts this call to those who hold its key; ask its operator, or name the model",
+        ),
+    ),
+    (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "larger than max",
+        _Meaning(
+            error=RequestRejectedError,
+            advice="a message is larger than its receiver allows: send fewer items in one call",
+        ),
+    ),
+)
+
+_BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
+    grpc.StatusCode.UNAVAILABLE: _Meaning(
+        error=ServerUnavailableError, advice="no server answers at this address: check that it runs, and try again"
+    ),
+    grpc.StatusCode.CANCELLED: _Meaning(
+        error=ServerUnavailableError, advice="the server gave up the call, it may be shutting down: try again"
+    ),
+    grpc.StatusCode.DEADLINE_EXCEEDED: _Meaning(
+        error=DeadlineExceededError, advice="no answer in time: allow more with timeout_s, or check the server's load"
+    ),
+    grpc.StatusCode.NOT_FOUND: _Meaning(
+        error=ModelNotFoundError, advice="the server does not serve {model}: see 'radserve models'", quotes=True
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: _Meaning(
+        error=RequestRejectedError, advice="the server refused the request to {model}", quotes=True
+    ),
+    grpc.StatusCode.OUT_OF_RANGE: _Meaning(error=RequestRejectedError, advice="the server refused the request"),
+    grpc.StatusCode.FAILED_PRECONDITION: _Meaning(error=RequestRejectedError, advice="the server refused the request"),
+    grpc.StatusCode.UNIMPLEMENTED: _Meaning(
+        error=RequestRejectedError, advice="what answers at this address is no Triton, or an old one: check the port"
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: _Meaning(error=UnauthenticatedError, advice="the server wants credentials"),
+    grpc.StatusCode.PERMISSION_DENIED: _Meaning(
+        error=UnauthenticatedError, advice="the server wants other credentials"
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: _Meaning(
+        error=ServerOverloadedError, advice="the server or gateway limits requests: try again later, or less at once"
+    ),
+}
+_OTHER = _Meaning(error=InferenceFailedError, advice="{model} failed: see the server's log for this request id")
+
+
+def translate(error: grpc.RpcError, *, model: str | None, version: int | None, request_id: str | None) -> ServerError:
+    """Make a typed error of what gRPC raised; the text decides where the code is ambiguous."""
+    code, details = _status(error)
+    meaning = _BY_CODE.get(code, _OTHER)
+    for of_code, text, special in _BY_TEXT:
+        if of_code is code and text in details:
+            meaning = special
+    message = meaning.advice.format(model=model or "the server")
+    if meaning.quotes and details:
+        shown = "".join(character if character.isprintable() else " " for character in details)
+        message = f"{message} ({shown[:_SHOWN_CHARACTERS]})"
+    if request_id:
+        message = f"{message} [request {request_id}]"
+    return meaning.error(message, model=model, version=version, request_id=request_id, code=code.name)
+
+
+def is_leaving(error: grpc.RpcError) -> bool:
+    """Whether Triton's text is the one it gives after SIGTERM, and for a model without versions."""
+    return _LEAVING in _status(error)[1]
+
+
+def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, grpc.Call):
+        return error.code(), error.details() or ""
+    return grpc.StatusCode.UNKNOWN, ""
