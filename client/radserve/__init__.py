@@ -8,7 +8,10 @@
         result = client.model("chest_xray").predict("IM0001.dcm")
 """
 
-from radserve.client import Client, Model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from radserve.errors import (
     ClientClosedError,
     ContractError,
@@ -32,6 +35,9 @@ from radserve.errors import (
 )
 from radserve.options import TLS, Priority
 from radserve.results import Classification, Finding, Provenance, Rejection
+
+if TYPE_CHECKING:
+    from radserve.client import Client, Model
 
 __all__ = [
     "TLS",
@@ -62,3 +68,13 @@ __all__ = [
     "UnauthenticatedError",
     "UnsupportedTransferSyntaxError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the client when it is first asked for: gRPC takes a third of a second."""
+    if name in {"Client", "Model"}:
+        from radserve import client  # noqa: PLC0415 - see above
+
+        return getattr(client, name)
+    msg = f"module {__name__} has no attribute {name}"
+    raise AttributeError(msg)
