@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import installations
 
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from support.installations import CopyTriton
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
@@ -32,3 +35,13 @@ def reference_server() -> Iterator[EmbeddedServer]:
     """One server of the committed model repository for the whole run; tests only send requests."""
     with EmbeddedServer(REPOSITORY) as server:
         yield server
+
+
+@pytest.fixture
+def copy_triton(tmp_path: Path) -> CopyTriton:
+    """A function that copies the installed Triton, to be damaged; returns its executable."""
+
+    def copy(*, libpython: str | None = None) -> Path:
+        return installations.copy_triton(tmp_path / "tritonserver", libpython)
+
+    return copy

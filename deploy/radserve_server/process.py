@@ -30,8 +30,13 @@ _DRAINED = "All models are stopped, unloading models"
 _SERVICE_STARTED = re.compile(r'"Started (?:GRPCInferenceService|HTTPService|Metrics Service) at ')
 _ANSWERS_LEAVE_S = 0.3
 _FAILED_MODEL = re.compile(r"failed to load '([^']+)' version (\d+): (.*)")
-_ERROR = re.compile(r'^(?:E\d{4} [\d:.]+ \d+ \S+\] "?|error: )(.*?)"?$')
-_HARMLESS = ("CudaDriverHelper", "unable to create stream", "failed to stop server")
+# Triton names the cause first and its consequences after it; what the command line's parser
+# has to say comes before its long help.
+_TELLING = (
+    re.compile(r'^E\d{4} [\d:.]+ \d+ \S+\] (?!"?CudaDriverHelper|"?unable to create stream)"?(.*?)"?$'),
+    re.compile(r"^(.*(?:unrecognized|invalid|ambiguous) option.*)$"),
+    re.compile(r"^error: (.*)$"),
+)
 _PORT_LOST = re.compile(r"already in use|failed to (?:bind|start (?:grpc|http|metrics))|unable to bind", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -189,9 +194,8 @@ class ServerProcess:
             if found := _FAILED_MODEL.search(line):
                 model, version, reason = found.groups()
                 return f"model {model} version {version} cannot be loaded: {reason.rstrip(chr(34))}"
-        errors = [found.group(1) for line in self._lines if (found := _ERROR.match(line))]
-        telling = [error for error in errors if not error.startswith(_HARMLESS)]
-        for candidates in (telling, [line for line in self._lines if line.strip()]):
-            if candidates:
-                return candidates[-1]
-        return "it wrote nothing"
+        for pattern in _TELLING:
+            for line in self._lines:
+                if found := pattern.match(line):
+                    return found.group(1)
+        return next((line for line in reversed(self._lines) if line.strip()), "it wrote nothing")

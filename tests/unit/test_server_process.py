@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radserve_server.discover import find_triton
+from radserve_server.process import ServerProcess, one_line
+
+_NOISE = 'E1122 17:31:21.180200 7611 server.cc:241] "CudaDriverHelper has not been initialized."'
+
+
+@given(st.text())
+def test_a_log_line_stays_one_printable_line(text: str) -> None:
+    escaped = one_line(text)
+    assert len(escaped.splitlines()) <= 1
+    assert "\x1b" not in escaped
+
+
+@pytest.mark.parametrize(
+    ("log", "telling"),
+    [
+        (
+            [
+                _NOISE,
+                "E1122 17:31:21.181559 1 a.cc:1] \"failed to load 'a' version 1: Internal: bad graph\"",
+                "error: creating server: Internal - failed to load all models",
+            ],
+            "model a version 1 cannot be loaded: Internal: bad graph",
+        ),
+        (
+            [_NOISE, 'E1122 17:53:49.055116 1 a.cc:1] "Poll failed"', 'E1122 17:53:49.055116 1 a.cc:1] "no ensemble"'],
+            "Poll failed",
+        ),
+        ([_NOISE, "error: failed to parse something"], "failed to parse something"),
+        (
+            [_NOISE, "tritonserver: unrecognized option '--nonsense'", "Usage:", ""],
+            "tritonserver: unrecognized option '--nonsense'",
+        ),
+        ([], "it wrote nothing"),
+    ],
+)
+def test_the_telling_line_of_a_log(log: list[str], telling: str) -> None:
+    process = ServerProcess(find_triton(), [], drain_s=1)
+    process._lines.extend(log)
+    assert process.telling_line() == telling
