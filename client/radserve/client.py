@@ -19,6 +19,7 @@ from radserve.errors import (
     InputError,
     ModelNotFoundError,
     RadserveError,
+    ServerError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
@@ -204,11 +205,22 @@ class Client:
         if not isinstance(name, str) or not name:
             msg = "name the model as the server knows it, for example client.model('chest_xray')"
             raise InputError(msg)
-        contract = _codec.read_contract(self._transport.model_config(name, timeout_s=deadline.remaining_s(name)))
+        try:
+            config = self._transport.model_config(name, timeout_s=deadline.remaining_s(name))
+        except ModelNotFoundError as error:
+            raise self._gone(error, deadline) from None
+        contract = _codec.read_contract(config)
         if contract is None:
             msg = f"model {name} has no radserve contract: name a public model, see 'radserve models'"
             raise ContractError(msg)
         return contract
+
+    def _gone(self, missing: ModelNotFoundError, deadline: _Deadline) -> ServerError:
+        """Tell a model that is not served from a server that is shutting down and denies all of them."""
+        if self._transport.is_ready(timeout_s=deadline.remaining_s(missing.model)):
+            return missing
+        msg = f"model {missing.model} is being loaded, or the server is shutting down: try again later or elsewhere"
+        return ServerUnavailableError(msg, model=missing.model, version=missing.version, code=missing.code)
 
     def _infer(
         self,
@@ -380,9 +392,10 @@ class Model:
         contract = self._contract
         try:
             return attempt(contract)
-        except ModelNotFoundError:
-            current = self._client._read_contract(self.name, deadline)  # noqa: SLF001 - Model and Client are one shell
-            if current.version == contract.version:
-                raise
+        except ModelNotFoundError as error:
+            missing = error
+        current = self._client._read_contract(self.name, deadline)  # noqa: SLF001 - Model and Client are one shell
+        if current.version == contract.version:
+            raise self._client._gone(missing, deadline)  # noqa: SLF001 - as above
         self._contract = current
         return attempt(current)

@@ -9,8 +9,8 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from radserve._transport._channel import MAX_MESSAGE_BYTES, open_channel
-from radserve._transport._errors import is_leaving, translate
-from radserve.errors import ClientClosedError, InputError, ModelNotFoundError, ServerUnavailableError
+from radserve._transport._errors import translate
+from radserve.errors import ClientClosedError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,11 +112,5 @@ class Transport:
             if self.is_closed:
                 raise ClientClosedError(closed) from None
             failure = translate(error, model=model, version=version, request_id=request_id)
-            leaving = is_leaving(error)
-        if leaving and isinstance(failure, ModelNotFoundError) and not self.is_ready(timeout_s=min(timeout_s, 1.0)):
-            msg = "the server is shutting down: try again later or elsewhere"
-            failure = ServerUnavailableError(
-                msg, model=model, version=version, request_id=request_id, code=failure.code
-            )
         # Raised outside the handler: gRPC's exception quotes the server's text, which may quote a report.
         raise failure

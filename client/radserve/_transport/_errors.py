@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from radserve.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SHOWN_CHARACTERS = 300
-_LEAVING = "no available versions"
+_SHOWN_CHARACTERS = 200
+_REQUEST_ID = re.compile(r"\[request id: [^]]*\] ?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class _Meaning:
     Attributes:
         error: The kind to raise.
         advice: What to do, with the model's name as ``{model}``.
-        quotes: Whether Triton's text is told: only where Triton writes it
-            itself, of names, types and shapes, and no model code could quote a patient.
+        quotes: Whether Triton's text is told, where it is Triton's own, of
+            names, types and shapes: that of a step could quote a patient.
     """
 
     error: type[ServerError]
@@ -41,8 +42,8 @@ class _Meaning:
     quotes: bool = False
 
 
-# Triton says UNAVAILABLE for four things; inside an ensemble the same text stands
-# after "in ensemble '<name>', ". Every entry is tested against a real server.
+# Triton says UNAVAILABLE for six things; of a step, the text stands after "in ensemble
+# '<name>', ". Every entry is tested against a real server.
 _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
     (
         grpc.StatusCode.UNAVAILABLE,
@@ -61,6 +62,17 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
             error=UnauthenticatedError,
             advice="the server restricts this call to those who hold its key; ask its operator, or name the model",
         ),
+    ),
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        "Server is stopping",
+        _Meaning(error=ServerUnavailableError, advice="the server is shutting down: try again later or elsewhere"),
+    ),
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        # Of a version that was replaced or unloaded.
+        "is not at ready state",
+        _Meaning(error=ModelNotFoundError, advice="the server does not serve this version of {model} any more"),
     ),
     (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -112,17 +124,13 @@ def translate(error: grpc.RpcError, *, model: str | None, version: int | None, r
         if of_code is code and text in details:
             meaning = special
     message = meaning.advice.format(model=model or "the server")
-    if meaning.quotes and details:
-        shown = "".join(character if character.isprintable() else " " for character in details)
+    if meaning.quotes and details and not details.startswith("in ensemble"):
+        told = _REQUEST_ID.sub("", details).split(" NOTE:")[0]
+        shown = "".join(character if character.isprintable() else " " for character in told)
         message = f"{message} ({shown[:_SHOWN_CHARACTERS]})"
     if request_id:
         message = f"{message} [request {request_id}]"
     return meaning.error(message, model=model, version=version, request_id=request_id, code=code.name)
-
-
-def is_leaving(error: grpc.RpcError) -> bool:
-    """Whether Triton's text is the one it gives after SIGTERM, and for a model without versions."""
-    return _LEAVING in _status(error)[1]
 
 
 def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
