@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from radserve import _codec
@@ -303,6 +304,7 @@ class Model:
         self,
         sources: Iterable[Source],
         *,
+        frame: int | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
         workers: int = _WORKERS,
@@ -313,6 +315,7 @@ class Model:
 
         Args:
             sources: As for ``predict``; taken one by one.
+            frame: Which frame of each.
             priority: How urgent they are.
             timeout_s: Time budget of each.
             workers: Inputs worked on at the same time.
@@ -331,30 +334,8 @@ class Model:
         if workers < 1:
             msg = "workers must be at least 1"
             raise InputError(msg)
-        return self._in_order(sources, priority, timeout_s, workers)
-
-    def _in_order(
-        self, sources: Iterable[Source], priority: Priority | None, timeout_s: float | None, workers: int
-    ) -> Iterator[Classification | Rejection]:
-        def answer(index: int, source: Source) -> Classification | Rejection:
-            try:
-                return self.predict(source, priority=priority, timeout_s=timeout_s)
-            except ClientClosedError:
-                raise
-            except RadserveError as error:
-                return Rejection(index=index, error=error)
-
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
-        waiting: deque[Future[Classification | Rejection]] = deque()
-        try:
-            for index, source in enumerate(sources):
-                waiting.append(pool.submit(answer, index, source))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        predict = partial(self.predict, frame=frame, priority=priority, timeout_s=timeout_s)
+        return _in_order(predict, sources, workers)
 
     def infer(
         self,
@@ -399,3 +380,27 @@ class Model:
             raise self._client._gone(missing, deadline)  # noqa: SLF001 - as above
         self._contract = current
         return attempt(current)
+
+
+def _in_order(
+    predict: Callable[[Source], Classification], sources: Iterable[Source], workers: int
+) -> Iterator[Classification | Rejection]:
+    def answer(index: int, source: Source) -> Classification | Rejection:
+        try:
+            return predict(source)
+        except ClientClosedError:
+            raise
+        except RadserveError as error:
+            return Rejection(index=index, error=error)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
+    waiting: deque[Future[Classification | Rejection]] = deque()
+    try:
+        for index, source in enumerate(sources):
+            waiting.append(pool.submit(answer, index, source))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

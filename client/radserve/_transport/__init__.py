@@ -38,6 +38,7 @@ class Transport:
     def __init__(self, url: str, *, tls: TLS | None, insecure: bool) -> None:
         self._channel = open_channel(url, tls=tls, insecure=insecure)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._url = url
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -111,6 +112,6 @@ class Transport:
         except grpc.RpcError as error:
             if self.is_closed:
                 raise ClientClosedError(closed) from None
-            failure = translate(error, model=model, version=version, request_id=request_id)
+            failure = translate(error, url=self._url, model=model, version=version, request_id=request_id)
         # Raised outside the handler: gRPC's exception quotes the server's text, which may quote a report.
         raise failure

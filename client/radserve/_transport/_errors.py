@@ -32,7 +32,7 @@ class _Meaning:
 
     Attributes:
         error: The kind to raise.
-        advice: What to do, with the model's name as ``{model}``.
+        advice: What to do, with ``{url}`` and ``{model}`` to be filled in.
         quotes: Whether Triton's text is told, where it is Triton's own, of
             names, types and shapes: that of a step could quote a patient.
     """
@@ -86,7 +86,7 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
 
 _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     grpc.StatusCode.UNAVAILABLE: _Meaning(
-        error=ServerUnavailableError, advice="no server answers at this address: check that it runs, and try again"
+        error=ServerUnavailableError, advice="no server answers at {url}: check that it runs, and try again"
     ),
     grpc.StatusCode.CANCELLED: _Meaning(
         error=ServerUnavailableError, advice="the server gave up the call, it may be shutting down: try again"
@@ -103,7 +103,7 @@ _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     grpc.StatusCode.OUT_OF_RANGE: _Meaning(error=RequestRejectedError, advice="the server refused the request"),
     grpc.StatusCode.FAILED_PRECONDITION: _Meaning(error=RequestRejectedError, advice="the server refused the request"),
     grpc.StatusCode.UNIMPLEMENTED: _Meaning(
-        error=RequestRejectedError, advice="what answers at this address is no Triton, or an old one: check the port"
+        error=RequestRejectedError, advice="what answers at {url} is no Triton, or an old one: check the port"
     ),
     grpc.StatusCode.UNAUTHENTICATED: _Meaning(error=UnauthenticatedError, advice="the server wants credentials"),
     grpc.StatusCode.PERMISSION_DENIED: _Meaning(
@@ -116,14 +116,16 @@ _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
 _OTHER = _Meaning(error=InferenceFailedError, advice="{model} failed: see the server's log for this request id")
 
 
-def translate(error: grpc.RpcError, *, model: str | None, version: int | None, request_id: str | None) -> ServerError:
+def translate(
+    error: grpc.RpcError, *, url: str, model: str | None, version: int | None, request_id: str | None
+) -> ServerError:
     """Make a typed error of what gRPC raised; the text decides where the code is ambiguous."""
     code, details = _status(error)
     meaning = _BY_CODE.get(code, _OTHER)
     for of_code, text, special in _BY_TEXT:
         if of_code is code and text in details:
             meaning = special
-    message = meaning.advice.format(model=model or "the server")
+    message = meaning.advice.format(url=url, model=model or "the server")
     if meaning.quotes and details and not details.startswith("in ensemble"):
         told = _REQUEST_ID.sub("", details).split(" NOTE:")[0]
         shown = "".join(character if character.isprintable() else " " for character in told)

@@ -1,0 +1,34 @@
+"""Options that the commands which call a server share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radserve.options import TLS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "tls_from"]
+
+Url = Annotated[str, typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Send patient data readable to another host: trusted networks only.")
+]
+TlsCa = Annotated[
+    str | None,
+    typer.Option("--tls-ca", metavar="FILE", help="Encrypt; trust the certificate authorities in this PEM file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+
+
+def tls_from(root_certificates: str | Path | None) -> TLS | None:
+    """Encryption, where a certificate authority is named.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    return None if root_certificates is None else TLS.from_files(root_certificates)

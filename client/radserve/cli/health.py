@@ -1,0 +1,33 @@
+"""``radserve health``: do the models really answer?"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.client import Client
+
+
+def health(
+    model: Annotated[str | None, typer.Argument(help="A public model; all of them where none is named.")] = None,
+    *,
+    url: Url,
+    json: Json = False,
+    timeout: Timeout = 10.0,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+) -> None:
+    """Run a real inference on harmless data; exit 0 where every model answers, else 1.
+
+    Example: radserve health --url localhost:8001
+    """
+    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+        taken_s = client.health(model)
+    for name, seconds in taken_s.items():
+        if json:
+            typer.echo(jsonlib.dumps({"model": name, "healthy": True, "seconds": round(seconds, 6)}))
+        else:
+            typer.echo(f"{name} answers ({1000 * seconds:.1f} ms)")

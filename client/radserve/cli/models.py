@@ -1,0 +1,70 @@
+"""``radserve models``: what a server serves."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.client import Client
+
+if TYPE_CHECKING:
+    from radserve.contracts import Contract
+
+
+def models(
+    *,
+    url: Url,
+    json: Json = False,
+    timeout: Timeout = 30.0,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+) -> None:
+    """List the public models of a server, and what each accepts.
+
+    Example: radserve models --url localhost:8001
+    """
+    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+        contracts = [model.contract for model in client.models()]
+    if json:
+        for contract in contracts:
+            typer.echo(jsonlib.dumps(_plain(contract), ensure_ascii=False))
+        return
+    table = Table("model", "version", "task", "accepts", "labels", "description")
+    for contract in contracts:
+        labels = ", ".join(label.name for label in contract.labels)
+        row = (contract.name, str(contract.version), contract.task.value, _accepts(contract), labels)
+        table.add_row(*row, contract.description)
+    console = Console()
+    console.print(table)
+    for contract in contracts:
+        if contract.intended_use:
+            console.print(f"{contract.name}: {contract.intended_use}", markup=False)
+
+
+def _accepts(contract: Contract) -> str:
+    modalities = getattr(contract.input, "modalities", None)
+    if modalities:
+        return ", ".join(modalities)
+    languages = getattr(contract.input, "languages", None)
+    if languages:
+        return f"text: {', '.join(languages)}"
+    return ", ".join(f"{tensor.name} {tensor.dtype.value} {list(tensor.dims)}" for tensor in contract.inputs)
+
+
+def _plain(contract: Contract) -> dict[str, Any]:
+    return {
+        "model": contract.name,
+        "version": contract.version,
+        "task": contract.task.value,
+        "accepts": _accepts(contract),
+        "labels": [label.name for label in contract.labels],
+        "description": contract.description,
+        "intended_use": contract.intended_use,
+        "model_sha256": contract.model_sha256,
+        "contract_sha256": contract.sha256,
+    }

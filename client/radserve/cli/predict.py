@@ -1,0 +1,146 @@
+"""``radserve predict``: files in, findings out."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.client import Client
+from radserve.contracts import TextInput
+from radserve.errors import InputError, RadserveError
+from radserve.options import Priority
+from radserve.results import Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from radserve.client import Model
+    from radserve.results import Classification
+
+    Item = tuple[str, "str | bytes | RadserveError"]
+
+_STANDARD_INPUT = "-"
+_PROGRESS_FROM = 4
+
+
+class Urgency(str, Enum):
+    """Names of the priorities on the command line."""
+
+    STAT = "stat"
+    URGENT = "urgent"
+    ROUTINE = "routine"
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="The public model's name; see 'radserve models'.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Files, folders (with all files in them), or - for standard input."),
+    ] = None,
+    *,
+    url: Url,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A report's text, for text models.")] = None,
+    json: Json = False,
+    priority: Annotated[Urgency | None, typer.Option("--priority", help="How urgent it is.")] = None,
+    frame: Annotated[
+        int | None, typer.Option("--frame", min=0, help="Frame of a multi-frame image, counted from 0.")
+    ] = None,
+    timeout: Timeout = 30.0,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+) -> None:
+    """Answer DICOM files, or report texts; exit 1 if any of them failed.
+
+    Example: radserve predict chest_xray study/ --url localhost:8001 --json
+    """
+    if not inputs and not text:
+        msg = "give an INPUT, or a report with --text"
+        raise typer.BadParameter(msg)
+    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+        served = client.model(model)
+        reads_text = isinstance(served.contract.input, TextInput)
+        items = [_item(name, reads_text=reads_text) for name in _names(inputs or [])]
+        items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
+        urgency = None if priority is None else Priority[priority.name]
+        answers = _answers(served, items, urgency, frame)
+        failed = _print_lines(answers) if json else _print_table(answers, len(items), served.contract.intended_use)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _names(inputs: list[str]) -> Iterator[str]:
+    """The inputs, with folders replaced by the files in them; hidden ones left out."""
+    for name in inputs:
+        if name == _STANDARD_INPUT or not Path(name).is_dir():
+            yield name
+            continue
+        for folder, folders, files in os.walk(name):
+            folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+            yield from (str(Path(folder, entry)) for entry in sorted(files) if not entry.startswith("."))
+
+
+def _item(name: str, *, reads_text: bool) -> Item:
+    """An input's name, and its source or why it has none."""
+    if not reads_text:
+        return name, sys.stdin.buffer.read() if name == _STANDARD_INPUT else name
+    try:
+        raw = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
+        return name, raw.decode()
+    except OSError as error:
+        return name, InputError(f"the file cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        return name, InputError("the file is not UTF-8 text")
+
+
+def _answers(
+    model: Model, items: list[Item], priority: Priority | None, frame: int | None
+) -> Iterator[tuple[str, Classification | RadserveError]]:
+    readable = (source for _, source in items if not isinstance(source, RadserveError))
+    answers = model.predict_many(readable, frame=frame, priority=priority)
+    for name, source in items:
+        answer = source if isinstance(source, RadserveError) else next(answers)
+        yield name, answer.error if isinstance(answer, Rejection) else answer
+
+
+def _print_lines(answers: Iterator[tuple[str, Classification | RadserveError]]) -> int:
+    failed = 0
+    for name, answer in answers:
+        plain: dict[str, Any] = {"input": name}
+        if isinstance(answer, RadserveError):
+            failed += 1
+            plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
+        else:
+            plain |= answer.to_dict()
+        typer.echo(jsonlib.dumps(plain, ensure_ascii=False, allow_nan=False))
+    return failed
+
+
+def _print_table(answers: Iterator[tuple[str, Classification | RadserveError]], total: int, intended_use: str) -> int:
+    failed = 0
+    table = Table("input", "finding", "probability", "decision", "code", "version")
+    with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
+        for name, answer in progress.track(answers, total=total, description="predicting"):
+            shown = Text("".join(character if character.isprintable() else "?" for character in name))
+            if isinstance(answer, RadserveError):
+                failed += 1
+                table.add_row(shown, Text(f"{type(answer).__name__}: {answer}", style="red"))
+                continue
+            top = answer.top
+            decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
+            code = Text(f"{top.code.value} {top.code.scheme}")
+            table.add_row(shown, Text(top.label), f"{top.probability:.3f}", decision, code, str(answer.version))
+    console = Console()
+    console.print(table)
+    if intended_use:
+        console.print(Text(intended_use))
+    return failed
