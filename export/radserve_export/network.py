@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Runner = Callable[[Arrays], dict[str, NDArray[np.generic]]]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput
+from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -33,10 +35,24 @@ class NetworkInput(Block, frozen=True, kw_only=True):
 
 
 class Parity(Block, frozen=True, kw_only=True):
-    """How far the exported graph may be from Keras: ``|a - b| <= atol + rtol * |b|``."""
+    """How far the exported graph may be from Keras: ``|a - b| <= atol + rtol * |b|``.
+
+    Attributes:
+        atol: Absolute tolerance.
+        rtol: Relative tolerance.
+        input_range: Lowest and highest value of the random inputs; None takes all
+            that the wire's type can carry (floats: normal with deviation 1).
+    """
 
     atol: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
     rtol: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+    input_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a range turned upside down."""
+        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
+            msg = "input_range: the lowest value is not below the highest"
+            raise ValueError(msg)
 
 
 class Instances(Block, frozen=True, kw_only=True):
@@ -148,14 +164,56 @@ def load_spec(path: Path) -> Spec:
         path: A YAML file.
 
     Raises:
-        SpecError: It cannot be read, is not YAML, or a field is wrong; the
-            message names the field.
+        SpecError: It cannot be read, is not YAML, a field is wrong, or fields
+            contradict one another; the message names the field.
     """
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Spec)
+        spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
     except OSError as error:
         msg = f"cannot read the spec {path}: {error.strerror}"
         raise SpecError(msg) from error
     except (msgspec.DecodeError, RecursionError) as error:
         msg = f"{path}: {error}"
         raise SpecError(msg) from error
+    problem = _contradiction(spec)
+    if problem is not None:
+        msg = f"{path}: {problem}"
+        raise SpecError(msg)
+    return spec
+
+
+def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for each rule
+    """The first thing in a spec that its single fields do not show to be wrong."""
+    if spec.task is Task.TENSORS:
+        given = {"input": spec.input, "labels": spec.labels, "tokenizer": spec.tokenizer, "evaluation": spec.evaluation}
+        unwanted = [name for name, value in given.items() if value]
+        return f"task tensors takes no {unwanted[0]}" if unwanted else None
+    if spec.input is None or not spec.labels:
+        return f"task {spec.task.value} needs {'labels' if spec.input else 'input'}"
+    try:
+        wire_tensors(spec.task, spec.input, len(spec.labels))
+    except ValueError as error:
+        return f"input: {error}"
+    names = [label.name for label in spec.labels]
+    if len(set(names)) != len(names):
+        return "labels: two have the same name"
+    if spec.exclusive and len(names) == 1:
+        return "exclusive: exactly one label can only apply where there are at least two"
+    if spec.serving.max_batch_size == 0:
+        return "serving.max_batch_size: 0 is for task tensors alone"
+    is_text = isinstance(spec.input, TextInput)
+    if is_text != (spec.tokenizer is not None):
+        return "tokenizer: a text model needs one" if is_text else "tokenizer: only a text model has one"
+    return _wrong_scaling(spec)
+
+
+def _wrong_scaling(spec: Spec) -> str | None:
+    if isinstance(spec.input, TextInput):
+        is_plain = spec.network_input == NetworkInput()
+        return None if is_plain else "network_input: a text model takes token ids as they are"
+    channels = len(spec.input.leads) if isinstance(spec.input, WaveformInput) else getattr(spec.input, "channels", 1)
+    for name in ("mean", "std"):
+        count = len(getattr(spec.network_input, name))
+        if count not in (1, channels):
+            return f"network_input.{name}: {count} values for {channels} channels: give one, or one for each"
+    return None

@@ -45,7 +45,8 @@ try:
         import tensorflow as tf
         import tf2onnx
 except ImportError as error:
-    raise MissingExtraError("export", f"reading Keras models ({error.name})") from error
+    what = f"reading Keras models ({error.name})"
+    raise MissingExtraError("export", what) from error  # noqa: EM101 - the extra's name, not a message
 
 # cuDNN's recurrent operators cannot be converted: the models are traced as a CPU runs them.
 tf.config.set_visible_devices([], "GPU")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DATATYPES = {
+_DATATYPES: dict[int, Datatype] = {
     TensorProto.BOOL: Datatype.BOOL,
     TensorProto.UINT8: Datatype.UINT8,
     TensorProto.UINT16: Datatype.UINT16,

@@ -138,20 +138,15 @@ class _Names:
         self._taken = set(tensors.values())
 
     def rename(self, graph: onnx.GraphProto) -> None:
-        constants = {initializer.name for initializer in graph.initializer}
         weights = {i.name for i in graph.initializer if i.data_type in _FLOATS and math.prod(i.dims) > 1}
+        constants = {initializer.name for initializer in graph.initializer}
         for value in graph.input:
             self._tensors.setdefault(value.name, self._fresh(value.name))
         for node in graph.node:
             # Equal nodes without weights are merged by the converter, into either one's layer.
             scope = node.name.rpartition("/")[0] if weights.intersection(node.input) else ""
             node.name = self._fresh(f"{scope}/{node.op_type}" if scope else node.op_type)
-            for place, name in enumerate(node.input):
-                if name in constants and name not in self._tensors:
-                    self._tensors[name] = self._fresh(f"{node.name}/{_parameter(node, place)}")
-            for name in node.output:
-                if name and name not in self._tensors:
-                    self._tensors[name] = self._fresh(f"{node.name}/out")
+            self._name_tensors(node, constants)
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     attribute.g.name = f"{node.name}/{attribute.name}"
@@ -165,6 +160,14 @@ class _Names:
             node.output[:] = [self._tensors.get(name, name) for name in node.output]
         for value in (*graph.input, *graph.output):
             value.name = self._tensors[value.name]
+
+    def _name_tensors(self, node: onnx.NodeProto, constants: set[str]) -> None:
+        for place, name in enumerate(node.input):
+            if name in constants and name not in self._tensors:
+                self._tensors[name] = self._fresh(f"{node.name}/{_parameter(node, place)}")
+        for name in node.output:
+            if name and name not in self._tensors:
+                self._tensors[name] = self._fresh(f"{node.name}/out")
 
     def _fresh(self, base: str) -> str:
         new, number = base, 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import compose
 
 from radserve.errors import ConversionError
-from radserve_export.graphs.checked import check_model
+from radserve_export.graphs.checked import check_model, signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,17 +34,14 @@ def merge(parts: Mapping[str, onnx.ModelProto], name: str) -> onnx.ModelProto:
         for prefix, model in parts.items()
     ]
     for before, after in pairwise(inner):
-        given, taken = {o.name for o in before.graph.output}, {i.name for i in after.graph.input}
-        if given != taken:
-            msg = f"graph {after.graph.name} takes {sorted(taken)}, but is given {sorted(given)}"
+        given, taken = set(signature(before)[1]), set(signature(after)[0])
+        if {tensor.name for tensor in given} != {tensor.name for tensor in taken}:
+            names = (sorted(tensor.name for tensor in side) for side in (taken, given))
+            msg = "graph {} takes {}, but is given {}".format(after.graph.name, *names)
             raise ConversionError(msg)
     joined = inner[0]
     for model in inner[1:]:
-        try:
-            joined = compose.merge_models(joined, model, io_map=[(o.name, o.name) for o in joined.graph.output])
-        except ValueError as error:
-            msg = f"{model.graph.name} does not fit what comes before it: {error}"
-            raise ConversionError(msg) from error
+        joined = compose.merge_models(joined, model, io_map=[(o.name, o.name) for o in joined.graph.output])
     joined.graph.name = name
     joined.producer_name = "radserve"
     check_model(joined)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from radserve_export.spec import Spec
 
 # The smallest normal float32, and the nearest below 1: their logarithms are finite.
-_TINY = np.finfo(np.float32).tiny
+_TINY = np.float32(np.finfo(np.float32).tiny)
 _BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
@@ -38,11 +38,11 @@ class _Builder:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.last = start
 
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+    def constant(self, name: str, value: NDArray[np.generic] | np.float32) -> str:
         self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
-    def add(self, kind: str, *inputs: str, name: str, **attributes: int) -> str:
+    def add(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:  # noqa: ANN401 - what ONNX takes
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         self.last = name
         return name
@@ -68,7 +68,7 @@ def postprocess_graph(spec: Spec) -> onnx.ModelProto:
     apart = build.add("Sub", above, below, name="positive_or_negative")
     level = build.add("Add", apart, build.constant("indeterminate", np.array(1, np.int32)), name="decision")
     build.add("Cast", level, name=DECISIONS, to=TensorProto.INT8)
-    shape = [BATCH, len(spec.labels)]
+    shape: list[int | str | None] = [BATCH, len(spec.labels)]
     graph = helper.make_graph(
         build.nodes,
         "postprocess",
@@ -88,7 +88,7 @@ def _probabilities(build: _Builder, spec: Spec) -> None:
         if temperature == 1:
             return
         # Softmax of log p gives p back, so the logits are known up to what softmax ignores.
-        low = build.constant("smallest", np.float32(_TINY))
+        low = build.constant("smallest", _TINY)
         high = build.constant("largest", np.float32(1) if spec.exclusive else _BELOW_ONE)
         clipped = build.add("Clip", NETWORK_OUTPUT, low, high, name="clipped")
         logits = build.add("Log", clipped, name="log_p")

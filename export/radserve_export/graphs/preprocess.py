@@ -28,7 +28,7 @@ def preprocess_graph(wire: TensorSpec, scaling: NetworkInput) -> onnx.ModelProto
     Returns:
         A model from the wire to NETWORK_INPUT, float32, with a free batch axis.
     """
-    shape = [BATCH, *wire.dims]
+    shape: list[int | str | None] = [BATCH, *wire.dims]
     nodes = [helper.make_node("Cast", [wire.name], ["cast"], "cast", to=TensorProto.FLOAT)]
     initializers = []
     for kind, name, values, neutral in (
@@ -51,9 +51,7 @@ def preprocess_graph(wire: TensorSpec, scaling: NetworkInput) -> onnx.ModelProto
     return new_model(graph)
 
 
-def preprocess_reference(
-    array: NDArray[np.generic], scaling: NetworkInput
-) -> NDArray[np.float32]:
+def preprocess_reference(array: NDArray[np.generic], scaling: NetworkInput) -> NDArray[np.float32]:
     """What the preprocess graph computes, in numpy.
 
     Args:

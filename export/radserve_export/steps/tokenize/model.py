@@ -40,7 +40,7 @@ class TritonPythonModel:
             return _failed(f"tokenising failed ({type(error).__name__})", pb_utils.TritonError.INTERNAL)
         return pb_utils.InferenceResponse([pb_utils.Tensor("TOKEN_IDS", ids), pb_utils.Tensor("TOKEN_COUNT", counts)])
 
-    def _tokenize(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _tokenize(self, texts: list[str]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         ids = np.zeros((len(texts), self._max_tokens), np.int32)
         counts = np.zeros((len(texts), 1), np.int32)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):

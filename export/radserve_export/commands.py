@@ -1,0 +1,202 @@
+"""The commands ``radserve export``, ``radserve check`` and ``radserve train``.
+
+Whatever is slow to import is imported inside: the command line loads this
+module to show its help.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import Console
+
+    from radserve_export.from_keras.training import Progress
+    from radserve_export.pipeline import Exported
+
+_INTERRUPTED = 130
+_Model = Annotated[Path | None, typer.Option(help="Another model file than the spec's; for one spec.")]
+_Skip = Annotated[bool, typer.Option("--skip-evaluation", help="Do not measure accuracy through the whole path.")]
+
+
+def export(
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC.yaml...", help="Export specs.")],
+    *,
+    model: _Model = None,
+    repository: Annotated[Path, typer.Option(help="Folder of the model repository.")] = Path("model_repository"),
+    skip_evaluation: _Skip = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Load an .h5 file, which can run code.")] = False,
+) -> None:
+    """Export trained Keras models to a Triton model repository.
+
+    Nothing of a model is written unless everything about it succeeded.
+
+    Example: radserve export export/specs/chest_xray.yaml --repository model_repository
+    """
+    with _one_line_errors() as messages:
+        from radserve.errors import SpecError  # noqa: PLC0415 - slow
+        from radserve_export.pipeline import export as run  # noqa: PLC0415 - slow
+
+        if model is not None and len(specs) > 1:
+            msg = "--model belongs to one spec: export the specs one by one"
+            raise SpecError(msg)
+        from radserve_export.evaluate import evaluate  # noqa: PLC0415 - slow
+
+        measure = None if skip_evaluation else evaluate
+        for spec in specs:
+            began = time.monotonic()
+            with _stages(messages, spec.stem) as progress:
+                done = run(spec, repository, model=model, trust=trust, evaluate=measure, progress=progress)
+            _report(done, repository, time.monotonic() - began)
+
+
+def check(
+    repository: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the model repository.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a model repository without a server; exit code 1 if anything is wrong.
+
+    Example: radserve check model_repository
+    """
+    import json  # noqa: PLC0415 - with the rest
+    from dataclasses import asdict  # noqa: PLC0415 - with the rest
+
+    with _one_line_errors():
+        from radserve_export.check import check_repository  # noqa: PLC0415 - slow
+
+        findings = check_repository(repository)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.file}: {finding.message}")
+        typer.echo(f"{len(findings)} problems in {repository}" if findings else f"{repository}: nothing wrong")
+    if findings:
+        raise typer.Exit(1)
+
+
+def train(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="Export spec of a reference model.")],
+    *,
+    data: Annotated[Path | None, typer.Option(help="A MedMNIST .npz instead of generated data.")] = None,
+    data_folder: Annotated[Path | None, typer.Option(help="A folder of DICOM files instead.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels for the folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write; default: the spec's model.")] = None,
+) -> None:
+    """Train a reference model, on generated data or your own.
+
+    Example: radserve train export/specs/chest_xray.yaml --data pneumoniamnist.npz --output mine.keras
+    """
+    with _one_line_errors() as messages:
+        from radserve.errors import SpecError  # noqa: PLC0415 - slow
+
+        if data is not None and data_folder is not None:
+            msg = "give --data or --data-folder, not both"
+            raise SpecError(msg)
+        if (data_folder is None) != (labels is None):
+            msg = "--data-folder and --labels belong together"
+            raise SpecError(msg)
+        with _progress(messages) as progress:
+            progress("loading TensorFlow", 0, 1)
+            from radserve_export.from_keras.training import train_model  # noqa: PLC0415 - slow
+
+            progress("loading TensorFlow", 1, 1)
+            trained = train_model(spec, output, data or data_folder, labels, progress)
+    typer.echo(f"{trained.path}: {trained.size_bytes / 2**20:.1f} MiB, trained in {trained.duration_s:.0f} s")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[Console]:
+    """Turn errors and Ctrl-C into one line and an exit code."""
+    from rich.console import Console  # noqa: PLC0415 - slow
+
+    from radserve.errors import RadserveError  # noqa: PLC0415 - slow
+
+    messages = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield messages
+    except RadserveError as error:
+        messages.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    except ImportError as error:
+        messages.print(f"error: {error.name} is missing: pip install 'radserve[export]'", style="red", markup=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        messages.print("interrupted; nothing was written")
+        raise typer.Exit(_INTERRUPTED) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _stages(console: Console, name: str) -> Iterator[Callable[[str], None]]:
+    """Show the stage at work, and how long each took."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - slow
+
+    columns = (SpinnerColumn(), TextColumn("{task.fields[model]}: {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+
+        def begin(stage: str) -> None:
+            for task in shown.tasks:
+                shown.update(task.id, total=1, completed=1)
+            shown.add_task(stage, total=None, model=name)
+
+        yield begin
+        for task in shown.tasks:
+            shown.update(task.id, total=1, completed=1)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    from rich import progress  # noqa: PLC0415 - slow
+
+    with progress.Progress(console=console, disable=not console.is_terminal) as shown:
+        tasks: dict[str, progress.TaskID] = {}
+
+        def update(description: str, done: int, total: int) -> None:
+            if description not in tasks:
+                tasks[description] = shown.add_task(description, total=total)
+            shown.update(tasks[description], completed=done, total=total)
+
+        yield update
+
+
+def _report(done: Exported, repository: Path, took_s: float) -> None:
+    what = "published as" if done.is_new else "unchanged, still"
+    worst = max((output["max_abs"] for output in done.parity["outputs"].values()), default=0.0)
+    typer.echo(
+        f"{done.name}: {what} version {done.version} in {repository}"
+        f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
+    )
+    if done.evaluation is not None:
+        _print_confusion(done.evaluation)
+
+
+def _print_confusion(found: Mapping[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow
+    from rich.table import Table  # noqa: PLC0415 - slow
+
+    table = Table(
+        title=f"accuracy {found['accuracy']:.3f} on {found['n']} fresh samples through the whole path",
+        caption=f"rows: the truth; largest skew {found['skew']['max']:.1e} on {found['skew']['n']}",
+    )
+    table.add_column("")
+    for label in found["labels"]:
+        table.add_column(label, justify="right")
+    for label, counts in zip(found["labels"], found["confusion"], strict=True):
+        table.add_row(label, *map(str, counts))
+    Console().print(table)

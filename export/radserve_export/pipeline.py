@@ -1,0 +1,166 @@
+"""From a spec to a published model: each stage in its order, nothing written before all have passed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from radserve.contracts import Task
+from radserve.contracts.manifest import Manifest
+from radserve_export import repository as repo
+from radserve_export.ensemble import build_steps
+from radserve_export.layout import build_files
+from radserve_export.parity import check_parity
+from radserve_export.reference import Reference, check_fit, parity_stages
+from radserve_export.spec import load_spec
+from radserve_export.tokenizer import read_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from radserve_export.ensemble import Step
+    from radserve_export.network import Network
+    from radserve_export.spec import Spec
+
+_TOOLS = ("radserve", "numpy", "onnx", "onnxruntime")
+
+
+class Evaluate(Protocol):
+    """Measures a staged repository through the whole path."""
+
+    def __call__(self, staged: Path, spec: Spec, reference: Reference) -> dict[str, Any]:
+        """Return what belongs into the manifest, or raise ExportError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export did.
+
+    Attributes:
+        name: The public model.
+        version: Its version.
+        is_new: False where the same content was published already.
+        parity: What the parity gate measured.
+        evaluation: What was measured through the whole path.
+    """
+
+    name: str
+    version: int
+    is_new: bool
+    parity: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None = None
+
+
+def export(
+    spec_path: Path,
+    repository: Path,
+    *,
+    model: Path | None = None,
+    trust: bool = False,
+    evaluate: Evaluate | None = None,
+    progress: Callable[[str], None] = lambda _stage: None,
+) -> Exported:
+    """Export one model.
+
+    Args:
+        spec_path: The spec.
+        repository: The model repository; made if it is not there.
+        model: Another model file than the spec's.
+        trust: Load formats that could run code.
+        evaluate: Measures the staged model; None skips it.
+        progress: Told which stage begins.
+
+    Raises:
+        ExportError: Nothing was published; the message says why.
+    """
+    progress("reading the spec")
+    spec = load_spec(spec_path)
+    tokenizer = read_tokenizer(spec_path.parent / spec.tokenizer) if spec.tokenizer else None
+    progress("loading and converting the model")
+    network = _network(spec, model or spec_path.parent / spec.model, trust=trust)
+    wire = check_fit(spec, network, tokenizer)
+    steps = build_steps(spec, network, wire, tokenizer)
+    progress("comparing with Keras")
+    reference = Reference(spec, network, tokenizer)
+    parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer), spec=spec)
+    checked = _Checked(spec=spec, network=network, steps=steps, reference=reference, parity=parity)
+    progress("writing the repository")
+    with repo.locked(repository):
+        version = _identical_version(checked, repository)
+        if version is not None:
+            return Exported(name=spec.name, version=version, is_new=False, parity=parity)
+        return _publish(checked, repository, evaluate, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """A model that passed everything that needs no server."""
+
+    spec: Spec
+    network: Network
+    steps: Sequence[Step]
+    reference: Reference
+    parity: dict[str, Any]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The ensemble, then its steps."""
+        return (self.spec.name, *(step.name for step in self.steps))
+
+    def files(self, repository: Path, version: int) -> dict[str, bytes]:
+        """Every file of a version, by its path in the repository."""
+        return build_files(self.spec, self.network, self.steps, repository, version)
+
+
+def _network(spec: Spec, path: Path, *, trust: bool) -> Network:
+    from radserve_export.from_keras.convert import convert  # noqa: PLC0415 - TensorFlow takes seconds to import
+    from radserve_export.from_keras.load import load_model  # noqa: PLC0415 - as above
+
+    model, sha256 = load_model(path, trust=trust)
+    return convert(model, source_sha256=sha256, keep_names=spec.task is Task.TENSORS)
+
+
+def _newest(checked: _Checked, repository: Path) -> int:
+    return max(repo.newest_version(repository, name) for name in checked.models)
+
+
+def _identical_version(checked: _Checked, repository: Path) -> int | None:
+    """The newest version, if it consists of the same files."""
+    version = _newest(checked, repository)
+    if not version:
+        return None
+    files = checked.files(repository, version)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return version if repo.is_published(repository, checked.spec.name, version, hashes) else None
+
+
+def _publish(
+    checked: _Checked, repository: Path, evaluate: Evaluate | None, progress: Callable[[str], None]
+) -> Exported:
+    spec, network = checked.spec, checked.network
+    version = _newest(checked, repository) + 1
+    files = checked.files(repository, version)
+    with repo.staging(repository) as staged:
+        manifest = Manifest(
+            name=spec.name,
+            version=version,
+            models=checked.models,
+            files=repo.write_staged(staged, files),
+            source_sha256=network.source_sha256,
+            tools=network.tools | {name: installed_version(name) for name in _TOOLS},
+            parity=checked.parity,
+        )
+        repo.write_staged_manifest(staged, manifest)
+        if evaluate is not None and spec.evaluation is not None:
+            progress("measuring accuracy through the whole path")
+            repo.add_older_versions(staged, repository, manifest)
+            manifest = msgspec.structs.replace(manifest, evaluation=evaluate(staged, spec, checked.reference))
+            repo.write_staged_manifest(staged, manifest)
+        progress("publishing")
+        repo.publish(staged, repository, manifest)
+    return Exported(name=spec.name, version=version, is_new=True, parity=checked.parity, evaluation=manifest.evaluation)

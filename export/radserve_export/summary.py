@@ -1,0 +1,68 @@
+"""The repository's README: what its models are and how well they did, from their manifests alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from radserve.contracts.manifest import latest_manifests, read_manifest
+from radserve.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from radserve.contracts.manifest import Manifest
+
+SUMMARY_FILE = "README.md"
+_HEAD = """# Model repository
+
+Written by `radserve export` from the models' manifests; do not edit.
+"""
+
+
+def summarise(repository: Path) -> bytes:
+    """Text of the repository's README.
+
+    Args:
+        repository: The model repository.
+
+    Raises:
+        RepositoryError: A manifest is malformed.
+    """
+    try:
+        manifests = [read_manifest(path) for path in latest_manifests(repository)]
+    except (OSError, ValueError) as error:
+        msg = f"{repository}: {error}"
+        raise RepositoryError(msg) from error
+    rows = [
+        "| model | version | accuracy | samples | largest difference from Keras | steps |",
+        "|---|---|---|---|---|---|",
+        *(_row(manifest) for manifest in manifests),
+    ]
+    parts = [_HEAD, "\n".join(rows) + "\n"]
+    parts += [_confusion(m.name, m.evaluation) for m in manifests if m.evaluation is not None]
+    return "\n".join(parts).encode()
+
+
+def _row(manifest: Manifest) -> str:
+    found = manifest.evaluation or {}
+    accuracy = f"{found['accuracy']:.3f}" if found else "not measured"
+    difference = f"{found['skew']['max']:.1e}" if found else "not measured"
+    steps = ", ".join(f"`{name}`" for name in manifest.models[1:])
+    return f"| `{manifest.name}` | {manifest.version} | {accuracy} | {found.get('n', 0)} | {difference} | {steps} |"
+
+
+def _confusion(name: str, evaluation: dict[str, Any]) -> str:
+    labels = evaluation["labels"]
+    lines = [
+        f"## `{name}`: {evaluation['n']} fresh generated samples, seed {evaluation['seed']}",
+        "",
+        "Rows are what the sample is, columns what the served model answered.",
+        "",
+        f"| | {' | '.join(labels)} |",
+        f"|---|{'---|' * len(labels)}",
+    ]
+    lines += [
+        f"| **{label}** | {' | '.join(map(str, counts))} |"
+        for label, counts in zip(labels, evaluation["confusion"], strict=True)
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,77 @@
+"""A text model's tokenizer: the file that is served, and the same tokens for the parity gate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from radserve.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PADDING_ID = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTokenizer:
+    """A tokenizer.
+
+    Attributes:
+        content: ``tokenizer.json`` as it is served: neither truncates nor pads.
+        vocabulary: Ids are below it.
+    """
+
+    content: bytes
+    vocabulary: int
+
+    def token_ids(self, texts: Sequence[str], max_tokens: int) -> NDArray[np.int32]:
+        """Tokenise as the served step does.
+
+        Args:
+            texts: Report texts.
+            max_tokens: Where longer ones are cut.
+
+        Returns:
+            Ids ``(texts, max_tokens)`` int32, right-padded with 0.
+        """
+        ids = np.full((len(texts), max_tokens), PADDING_ID, np.int32)
+        for row, encoding in enumerate(Tokenizer.from_str(self.content.decode()).encode_batch(list(texts))):
+            kept = encoding.ids[:max_tokens]
+            ids[row, : len(kept)] = kept
+        return ids
+
+
+def read_tokenizer(path: Path) -> TextTokenizer:
+    """Read a ``tokenizer.json``, and switch off its truncation and padding.
+
+    Args:
+        path: A file of the ``tokenizers`` library.
+
+    Raises:
+        SpecError: It cannot be read, or the id 0, which pads, is a real token's.
+    """
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        described["truncation"] = described["padding"] = None
+        content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
+        tokenizer = Tokenizer.from_str(content.decode())
+    except OSError as error:
+        msg = f"cannot read the tokenizer {path}: {error.strerror}"
+        raise SpecError(msg) from error
+    # The library raises bare Exception on a file that is none of its own.
+    except Exception as error:
+        msg = f"{path} is not a tokenizer.json of the tokenizers library: {error}"
+        raise SpecError(msg) from error
+    padding = tokenizer.id_to_token(PADDING_ID) or ""
+    if "pad" not in padding.lower():
+        msg = f"{path}: token {PADDING_ID} must be the padding token (such as [PAD]), and is {padding!r}"
+        raise SpecError(msg)
+    return TextTokenizer(content=content, vocabulary=max(tokenizer.get_vocab().values()) + 1)

@@ -1,0 +1,144 @@
+"""``config.pbtxt``, written through Triton's own protobuf messages and read back by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from radserve.contracts import CONTRACT_PARAMETER, Datatype, dump_contract
+from radserve.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from radserve.contracts import Contract, TensorSpec
+    from radserve_export.ensemble import Step
+    from radserve_export.spec import Serving
+
+ModelConfig: TypeAlias = pb.ModelConfig
+LABELS_FILE = "labels.txt"
+CONFIG_FILE = "config.pbtxt"
+_KINDS = {
+    "auto": pb.ModelInstanceGroup.KIND_AUTO,
+    "cpu": pb.ModelInstanceGroup.KIND_CPU,
+    "gpu": pb.ModelInstanceGroup.KIND_GPU,
+}
+
+
+def dump_config(config: ModelConfig) -> bytes:
+    """Write a configuration as text."""
+    return text_format.MessageToString(config, as_utf8=True).encode()
+
+
+def parse_config(content: bytes) -> ModelConfig:
+    """Read a configuration.
+
+    Raises:
+        RepositoryError: It is not one; the message names the line.
+    """
+    try:
+        return text_format.Parse(content.decode(), pb.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        msg = f"not a model configuration: {error}"
+        raise RepositoryError(msg) from error
+
+
+def datatype_of(value: int) -> Datatype | None:
+    """Triton's configuration enum as a Datatype; None for what no graph here has."""
+    name = pb.DataType.Name(value).removeprefix("TYPE_")
+    name = "BYTES" if name == "STRING" else name
+    return Datatype(name) if name in Datatype.__members__ else None
+
+
+def _type(datatype: Datatype) -> int:
+    return int(pb.DataType.Value("TYPE_STRING" if datatype is Datatype.BYTES else f"TYPE_{datatype.value}"))
+
+
+def _tensors(config: ModelConfig, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
+    for tensor in inputs:
+        config.input.add(name=tensor.name, data_type=_type(tensor.dtype), dims=tensor.dims)
+    for tensor in outputs:
+        config.output.add(name=tensor.name, data_type=_type(tensor.dtype), dims=tensor.dims)
+
+
+def step_config(step: Step, serving: Serving, versions: Sequence[int]) -> ModelConfig:
+    """Configuration of a step.
+
+    Args:
+        step: Name, backend, tensors, parameters.
+        serving: How Triton runs it.
+        versions: Those it serves: the current and the previous one.
+    """
+    config = pb.ModelConfig(name=step.name, backend=step.backend, max_batch_size=serving.max_batch_size)
+    _tensors(config, step.inputs, step.outputs)
+    config.version_policy.specific.versions.extend(sorted(versions))
+    on_gpu = step.backend == "onnxruntime"
+    config.instance_group.add(
+        kind=_KINDS[serving.instances.kind] if on_gpu else _KINDS["cpu"], count=serving.instances.count
+    )
+    if serving.max_batch_size:
+        _add_batching(config, serving)
+    if on_gpu:
+        threads = {"intra_op_thread_count": str(serving.instances.threads), "inter_op_thread_count": "1"}
+        _add_parameters(config, threads)
+        _add_warmup(config, step)
+    _add_parameters(config, step.parameters)
+    return config
+
+
+def _add_batching(config: ModelConfig, serving: Serving) -> None:
+    """Each step resets a priority beyond its own levels: all steps get the same ones."""
+    queue = serving.queue
+    batching = config.dynamic_batching
+    batching.max_queue_delay_microseconds = queue.max_delay_us
+    batching.priority_levels = queue.priority_levels
+    batching.default_priority_level = queue.priority_levels
+    # A request's own timeout counts only if overriding is allowed and the default is above 0.
+    policy = batching.default_queue_policy
+    policy.timeout_action = pb.ModelQueuePolicy.REJECT
+    policy.default_timeout_microseconds = queue.timeout_us
+    policy.allow_timeout_override = True
+    policy.max_queue_size = queue.max_size
+
+
+def _add_parameters(config: ModelConfig, parameters: Mapping[str, str]) -> None:
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+
+
+def _add_warmup(config: ModelConfig, step: Step) -> None:
+    """Zeros: readiness waits until the model has run once. Not where an axis' length is the caller's."""
+    if any(axis < 0 for tensor in step.inputs for axis in tensor.dims):
+        return
+    warmup = config.model_warmup.add(name="zeros", batch_size=1 if config.max_batch_size else 0, count=1)
+    for tensor in step.inputs:
+        entry = warmup.inputs[tensor.name]
+        entry.data_type = _type(tensor.dtype)
+        entry.dims.extend(tensor.dims)
+        entry.zero_data = True
+
+
+def ensemble_config(contract: Contract, steps: Sequence[Step]) -> ModelConfig:
+    """Configuration of the public model.
+
+    It serves its current version alone, whose steps it pins.
+
+    Args:
+        contract: Travels in the parameters.
+        steps: In the order of the data's flow.
+    """
+    config = pb.ModelConfig(name=contract.name, platform="ensemble", max_batch_size=contract.max_batch_size)
+    _tensors(config, contract.inputs, contract.outputs)
+    if contract.labels:
+        config.output[0].label_filename = LABELS_FILE
+    config.version_policy.specific.versions.append(contract.version)
+    for step in steps:
+        entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=contract.version)
+        for tensor in step.inputs:
+            entry.input_map[tensor.name] = tensor.name
+        for tensor in step.outputs:
+            entry.output_map[tensor.name] = tensor.name
+    _add_parameters(config, {CONTRACT_PARAMETER: dump_contract(contract)})
+    return config
