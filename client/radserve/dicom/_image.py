@@ -165,10 +165,10 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
     intercept = numbers(item, "RescaleIntercept") or (0.0,)
     # float32 holds 16-bit stored values exactly, wider ones need float64 on the way.
     values: NDArray[np.floating[Any]] = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)  # noqa: PLR2004 - bytes
-    if (slope[0], intercept[0]) != (1.0, 0.0):
-        values *= slope[0]
-        values += intercept[0]
-    with np.errstate(over="ignore"):  # infinite values are refused just below
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
+        if (slope[0], intercept[0]) != (1.0, 0.0):
+            values *= slope[0]
+            values += intercept[0]
         modality: NDArray[np.float32] = values.astype(np.float32, copy=False)
     if not np.isfinite(modality).all():
         msg = "the image holds values that are not finite numbers"

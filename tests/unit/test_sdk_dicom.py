@@ -1,0 +1,479 @@
+"""Reading DICOM files: right values, or the right typed error, and never a patient's data in it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import traceback
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    MPEG2MPML,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+)
+
+from radserve.dicom import open_dicom, read_image, read_waveform
+from radserve.errors import (
+    DecodeError,
+    DicomError,
+    InputError,
+    MissingAttributeError,
+    OutOfScopeError,
+    RadserveError,
+    UnsupportedTransferSyntaxError,
+)
+from radserve.sources import Image, VoiLut, VoiWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DATA = Path(pydicom.__file__).parent / "data"
+TEST_FILES = DATA / "test_files"
+SHIPPED = sorted(
+    path for path in DATA.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".json", ".icc", ".txt"}
+)
+CANARY = "ZZCANARYZZ"
+
+
+def make(**attributes: Any) -> Dataset:
+    """A 4 x 4 16-bit image, with attributes changed; None removes one."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    standard = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": "1.2.3",
+        "Modality": "CT",
+        "Rows": 4,
+        "Columns": 4,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
+        "PixelData": np.arange(16, dtype="<u2").tobytes(),
+    }
+    for keyword, value in {**standard, **attributes}.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    return dataset
+
+
+def to_bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def item(**attributes: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(DATA)))
+def test_every_file_that_pydicom_ships_is_decoded_or_refused(path: Path) -> None:
+    for outcome in (_attempt(read_image, path), _attempt(read_waveform, path)):
+        if isinstance(outcome, RadserveError):
+            assert isinstance(outcome, DicomError | OutOfScopeError)
+            assert outcome.__cause__ is None
+            assert outcome.__context__ is None
+        else:
+            assert outcome is not None
+
+
+def _attempt(read: Callable[[Any], object], source: object) -> object:
+    try:
+        return read(source)
+    except RadserveError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("MR_truncated.dcm", DecodeError),
+        ("rtplan_truncated.dcm", DecodeError),
+        ("zipMR.gz", DecodeError),
+        ("no_meta.dcm", DecodeError),
+        ("badVR.dcm", DecodeError),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", DecodeError),
+        ("JPGExtended.dcm", UnsupportedTransferSyntaxError),
+        ("test-SR.dcm", MissingAttributeError),
+        ("meta_missing_tsyntax.dcm", MissingAttributeError),
+        ("rtdose.dcm", OutOfScopeError),
+    ],
+)
+def test_a_file_that_is_no_image_to_read_gives_the_error_that_fits(name: str, error: type[RadserveError]) -> None:
+    with pytest.raises(error):
+        read_image(TEST_FILES / name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR_small_RLE.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_expb.dcm",
+        "MR_small_implicit.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "MR_small_padded.dcm",
+    ],
+)
+def test_the_same_image_in_other_transfer_syntaxes_has_the_same_values(name: str) -> None:
+    np.testing.assert_array_equal(read_image(TEST_FILES / name).values, read_image(TEST_FILES / "MR_small.dcm").values)
+
+
+def test_a_deflated_file_is_read() -> None:
+    image = read_image(TEST_FILES / "image_dfl.dcm")
+    np.testing.assert_array_equal(image.values, pydicom.dcmread(TEST_FILES / "image_dfl.dcm").pixel_array)
+
+
+@pytest.mark.parametrize("name", ["examples_palette.dcm", "SC_ybr_full_422_uncompressed.dcm", "examples_jpeg2k.dcm"])
+def test_palette_and_ybr_become_rgb(name: str) -> None:
+    image = read_image(TEST_FILES / name)
+    assert image.photometric_interpretation == "RGB"
+    assert image.values.dtype == np.uint8
+    assert image.values.shape[2] == 3
+
+
+def test_16_bit_rgb_is_scaled_to_8_bits() -> None:
+    wide = read_image(TEST_FILES / "SC_rgb_rle_16bit.dcm").values.astype(int)
+    narrow = read_image(TEST_FILES / "SC_rgb_rle.dcm").values.astype(int)
+    assert np.abs(wide - narrow).max() <= 1
+
+
+def test_a_frame_is_chosen_counting_from_0() -> None:
+    path = TEST_FILES / "rtdose.dcm"
+    stored = pydicom.dcmread(path)
+    expected = stored.pixel_array[3] * float(stored.get("RescaleSlope", 1))
+    np.testing.assert_allclose(read_image(path, frame=3).values, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frame", [-1, 15, True, 1.0])
+def test_a_frame_that_is_not_there_is_refused(frame: int) -> None:
+    with pytest.raises(InputError, match="holds 15"):
+        read_image(TEST_FILES / "rtdose.dcm", frame=frame)
+
+
+def test_rescale_gives_hounsfield_units() -> None:
+    image = read_image(make(RescaleSlope=2, RescaleIntercept=-1024))
+    assert image.values[0, :3].tolist() == [-1024, -1022, -1020]
+
+
+def test_a_modality_lut_is_applied() -> None:
+    lut = item(LUTDescriptor=[3, 1, 16], LUTData=[100, 200, 300], ModalityLUTType="US")
+    image = read_image(make(ModalityLUTSequence=[lut]))
+    assert image.values.ravel()[:5].tolist() == [100, 100, 200, 300, 300]
+
+
+def test_stored_bits_beyond_bits_stored_are_ignored() -> None:
+    data = (np.arange(16, dtype="<u2") | 0xF000).tobytes()
+    image = read_image(make(PixelData=data, BitsStored=12, HighBit=11))
+    assert image.values.ravel().tolist() == list(range(16))
+
+
+def test_signed_12_bit_values_keep_their_sign() -> None:
+    data = (np.arange(-8, 8, dtype="<i2") & 0x0FFF).astype("<u2").tobytes()
+    image = read_image(make(PixelData=data, BitsStored=12, HighBit=11, PixelRepresentation=1))
+    assert image.values.ravel().tolist() == list(range(-8, 8))
+
+
+def test_voi_luts_come_before_windows() -> None:
+    lut = item(LUTDescriptor=[2, 0, 8], LUTData=[0, 255])
+    image = read_image(make(VOILUTSequence=[lut], WindowCenter=[40, 50], WindowWidth=[400, 80]))
+    assert isinstance(image.windows[0], VoiLut)
+    assert image.windows[1:] == (VoiWindow(center=40, width=400), VoiWindow(center=50, width=80))
+
+
+def test_enhanced_files_are_read_from_their_functional_groups() -> None:
+    def frame(slope: float) -> Dataset:
+        return item(PixelValueTransformationSequence=[item(RescaleSlope=slope, RescaleIntercept=0)])
+
+    shared = item(
+        FrameVOILUTSequence=[item(WindowCenter=40, WindowWidth=400)],
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.25])],
+    )
+    dataset = make(
+        NumberOfFrames=2,
+        PixelData=np.arange(32, dtype="<u2").tobytes(),
+        PerFrameFunctionalGroupsSequence=[frame(1), frame(3)],
+        SharedFunctionalGroupsSequence=[shared],
+    )
+    image = read_image(dataset, frame=1)
+    assert image.values[0, 0] == 48
+    assert image.windows == (VoiWindow(center=40, width=400),)
+    assert image.pixel_spacing_mm == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("padding", [63536, -2000])
+def test_pixel_padding_is_found_even_with_the_wrong_sign(padding: int) -> None:
+    data = np.array([-2000] * 8 + [5] * 8, dtype="<i2").tobytes()
+    dataset = make(PixelRepresentation=1, PixelData=data)
+    dataset.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
+    valid = read_image(dataset).valid
+    assert valid is not None
+    assert valid.ravel().tolist() == [False] * 8 + [True] * 8
+
+
+@pytest.mark.parametrize(
+    ("attributes", "years"),
+    [
+        ({"PatientAge": "045Y"}, 45),
+        ({"PatientAge": "006M"}, 0.5),
+        ({"PatientBirthDate": "20000601", "StudyDate": "20200531"}, 19),
+        ({"PatientBirthDate": "20000601", "StudyDate": "20200601"}, 20),
+        ({"PatientBirthDate": "20000601"}, None),
+        ({}, None),
+    ],
+)
+def test_the_age_is_told_or_counted(attributes: dict[str, str], years: float | None) -> None:
+    assert open_dicom(make(**attributes)).scope.patient_age_years == years
+
+
+def test_the_scope_is_read_without_decoding() -> None:
+    assert open_dicom(make(PixelData=b"")).scope.modality == "CT"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"Rows": 65535, "Columns": 65535},
+        {"Rows": 5},
+        {"NumberOfFrames": 10**6},
+        {"BitsAllocated": 13},
+        {"SamplesPerPixel": 3},
+        {"PhotometricInterpretation": "HSV"},
+        {"PhotometricInterpretation": None},
+        {"PixelData": b"\0"},
+        {"RescaleSlope": "1e38", "RescaleIntercept": "1e38"},
+    ],
+)
+def test_attributes_that_contradict_the_data_are_refused(attributes: dict[str, Any]) -> None:
+    with pytest.raises(DicomError):
+        read_image(make(**attributes), frame=0)
+
+
+def test_a_transfer_syntax_without_decoder_is_told() -> None:
+    dataset = make()
+    dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+    with pytest.raises(UnsupportedTransferSyntaxError, match="MPEG2"):
+        read_image(dataset)
+
+
+def test_a_missing_decoder_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless)
+    monkeypatch.setattr(decoder, "_available", {})
+    with pytest.raises(UnsupportedTransferSyntaxError, match=r"pip install 'radserve\[codecs\]'"):
+        read_image(TEST_FILES / "MR_small_jpeg_ls_lossless.dcm")
+
+
+def test_a_deflate_bomb_is_refused_within_bounds() -> None:
+    dataset = make()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    head = to_bytes(dataset)
+    meta_end = 132 + 12 + pydicom.dcmread(io.BytesIO(head)).file_meta.FileMetaInformationGroupLength
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = bytes(2**20)
+    bomb = b"".join([packer.compress(block) for _ in range(300)]) + packer.flush()
+    with pytest.raises(DecodeError, match="inflates"):
+        read_image(head[:meta_end] + bomb)
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_RLE.dcm", "image_dfl.dcm", "test-SR.dcm", "rtplan.dcm"])
+def test_a_file_cut_anywhere_is_refused(name: str) -> None:
+    data = (TEST_FILES / name).read_bytes()
+    for size in sorted({*range(0, len(data), max(1, len(data) // 40)), len(data) - 1, len(data) - 9}):
+        whole, cut = _attempt(read_image, data), _attempt(read_image, data[:size])
+        # The last byte of a deflated file may be padding (PS3.5 A.5): nothing is lost with it.
+        if not isinstance(cut, DicomError):
+            assert isinstance(cut, Image)
+            assert isinstance(whole, Image)
+            np.testing.assert_array_equal(cut.values, whole.values)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_files_give_values_or_a_typed_error(data: st.DataObject) -> None:
+    names = ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_implicit.dcm", "SC_rgb_small_odd.dcm", "waveform_ecg.dcm"]
+    damaged = bytearray((TEST_FILES / data.draw(st.sampled_from(names))).read_bytes()[:60_000])
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(132, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    for read in (read_image, read_waveform):
+        assert _attempt(read, bytes(damaged)) is not None
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.dcm"], Path("/nowhere/" + CANARY), "/tmp", "a\0b", "/dev/zero"])  # noqa: S108 - any folder
+def test_a_source_that_cannot_be_read_is_an_input_error_without_its_path(source: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        open_dicom(source)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def _identifying(dataset: Dataset) -> Dataset:
+    for keyword in ("PatientName", "PatientID", "AccessionNumber", "InstitutionName", "StudyDescription"):
+        setattr(dataset, keyword, CANARY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for tag, vr in (
+            (0x00100030, "DA"),
+            (0x00080020, "DA"),
+            (0x00101010, "AS"),
+            (0x00080050, "UI"),
+            (0x00101030, "DS"),
+        ):
+            dataset.add_new(tag, "LO", CANARY)
+            dataset[tag].VR = vr
+    dataset.private_block(0x0011, CANARY, create=True).add_new(1, "LO", CANARY)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"Rows": 5},
+        {"Modality": CANARY},
+        {"PhotometricInterpretation": CANARY},
+        {"BitsAllocated": 13},
+        {"PixelData": b"\0\0"},
+    ],
+)
+def test_no_error_warning_or_log_record_quotes_the_file(
+    damage: dict[str, Any], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = _identifying(make(**damage))
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, dataset)
+        caught.clear()
+        caplog.clear()
+        for source in (buffer.getvalue(), buffer.getvalue()[:-3]):
+            for read in (read_image, read_waveform):
+                outcome = _attempt(read, source)
+                if isinstance(outcome, RadserveError):
+                    told += "".join(traceback.format_exception(outcome))
+    assert CANARY not in told
+    assert CANARY not in caplog.text
+    assert CANARY not in "".join(capfd.readouterr())
+    assert not [warning for warning in caught if CANARY in str(warning.message)]
+
+
+def test_pydicom_still_warns_its_own_users() -> None:
+    read_image(TEST_FILES / "CT_small.dcm")
+    with pytest.warns(UserWarning, match="Invalid value"):
+        pydicom.dataelem.DataElement(0x00100020, "DA", "not a date")
+
+
+def ecg(**attributes: Any) -> Dataset:
+    def channel(**changed: Any) -> Dataset:
+        standard = {
+            "ChannelSourceSequence": [item(CodeValue="2:1", CodingSchemeDesignator="MDC", CodeMeaning="Lead I")],
+            "ChannelSensitivity": 5,
+            "ChannelSensitivityUnitsSequence": [item(CodeValue="uV", CodingSchemeDesignator="UCUM")],
+            "ChannelSensitivityCorrectionFactor": 2,
+            "ChannelBaseline": 1,
+        }
+        return item(**{**standard, **changed})
+
+    group = item(
+        NumberOfWaveformChannels=2,
+        NumberOfWaveformSamples=3,
+        SamplingFrequency=500,
+        WaveformBitsAllocated=16,
+        WaveformSampleInterpretation="SS",
+        ChannelDefinitionSequence=[
+            channel(),
+            channel(ChannelSensitivityUnitsSequence=[item(CodeValue="mV", CodingSchemeDesignator="UCUM")]),
+        ],
+        WaveformData=np.array([[1, 10], [-2, 20], [3, 30]], dtype="<i2").tobytes(),
+    )
+    for keyword, value in attributes.items():
+        setattr(group, keyword, value)
+    dataset = make(PixelData=None, Modality="ECG")
+    dataset.WaveformSequence = [group]
+    return dataset
+
+
+def test_samples_become_microvolts_by_sensitivity_correction_and_baseline() -> None:
+    group = read_waveform(ecg()).groups[0]
+    assert group.sampling_frequency_hz == 500
+    assert group.channels[0].codes == (("2:1", "MDC"),)
+    assert group.channels[0].microvolts.tolist() == [11, -19, 31]
+    assert group.channels[1].microvolts.tolist() == [101_000, 201_000, 301_000]
+
+
+@pytest.mark.parametrize(
+    ("interpretation", "dtype"),
+    [("SB", "i1"), ("UB", "u1"), ("SS", "<i2"), ("US", "<u2"), ("SL", "<i4"), ("UL", "<u4")],
+)
+def test_all_sample_types_are_read(interpretation: str, dtype: str) -> None:
+    samples = np.array([[1, 10], [2, 20], [3, 30]], dtype=dtype)
+    dataset = ecg(
+        WaveformSampleInterpretation=interpretation,
+        WaveformBitsAllocated=samples.dtype.itemsize * 8,
+        WaveformData=samples.tobytes(),
+    )
+    assert read_waveform(dataset).groups[0].channels[0].microvolts.tolist() == [11, 21, 31]
+
+
+def test_big_endian_samples_are_read() -> None:
+    dataset = ecg(WaveformData=np.array([[1, 10], [-2, 20], [3, 30]], dtype=">i2").tobytes())
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
+    assert read_waveform(dataset).groups[0].channels[0].microvolts.tolist() == [11, -19, 31]
+
+
+def test_padded_samples_are_not_numbers() -> None:
+    dataset = ecg(WaveformPaddingValue=np.array(-2, "<i2").tobytes())
+    assert np.isnan(read_waveform(dataset).groups[0].channels[0].microvolts).tolist() == [False, True, False]
+
+
+def test_a_channel_that_measures_no_voltage_is_left_out() -> None:
+    dataset = ecg()
+    dataset.WaveformSequence[0].ChannelDefinitionSequence[1].ChannelSensitivityUnitsSequence[0].CodeValue = "mm[Hg]"
+    assert len(read_waveform(dataset).groups[0].channels) == 1
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"WaveformSampleInterpretation": "MB"},
+        {"WaveformBitsAllocated": 8},
+        {"NumberOfWaveformSamples": 2**31},
+        {"NumberOfWaveformSamples": 4},
+        {"NumberOfWaveformChannels": 3, "NumberOfWaveformSamples": 2},
+        {"SamplingFrequency": 0},
+        {"WaveformData": b""},
+    ],
+)
+def test_a_waveform_that_contradicts_itself_is_refused(attributes: dict[str, Any]) -> None:
+    with pytest.raises(DicomError):
+        read_waveform(ecg(**attributes))
+
+
+def test_the_shipped_ecg_holds_its_first_samples() -> None:
+    groups = read_waveform(TEST_FILES / "waveform_ecg.dcm").groups
+    assert [len(group.channels) for group in groups] == [12, 12]
+    assert groups[0].channels[0].microvolts[:3].tolist() == [100, 81.25, 62.5]
