@@ -1,10 +1,9 @@
-"""Ask a running server whether its public models really answer."""
+"""Ask a server whether its public models really answer."""
 
 from __future__ import annotations
 
-from radserve.contracts import CONTRACT_PARAMETER, Datatype, parse_contract
-from radserve.errors import ModelNotFoundError
 from radserve_server.control import Control
+from radserve_server.process import one_line
 
 
 def public_models(url: str, *, timeout_s: float) -> list[str]:
@@ -12,13 +11,16 @@ def public_models(url: str, *, timeout_s: float) -> list[str]:
 
     Args:
         url: ``host:port`` of the server's gRPC service.
-        timeout_s: Deadline of each call.
+        timeout_s: Time budget.
 
     Raises:
         ServerError: The server does not answer.
+        ContractError: A contract cannot be read.
     """
-    control = Control(url, timeout_s=timeout_s)
-    return [model for model in control.ready_models() if control.parameter(model, CONTRACT_PARAMETER)]
+    from radserve import Client  # noqa: PLC0415 - gRPC is slow to import
+
+    with Client(url, insecure=True) as client:  # no patient's data is sent
+        return [model.name for model in client.models(timeout_s=timeout_s)]
 
 
 def check(url: str, model: str, *, timeout_s: float) -> None:
@@ -27,28 +29,20 @@ def check(url: str, model: str, *, timeout_s: float) -> None:
     Args:
         url: ``host:port`` of the server's gRPC service.
         model: The public model's name.
-        timeout_s: Deadline.
+        timeout_s: Time budget.
 
     Raises:
-        ServerError: It did not answer.
+        ServerError: It did not answer as its contract says.
         ContractError: Its contract cannot be read.
     """
-    import numpy as np  # noqa: PLC0415 - slow, and not needed to show help
-    import tritonclient.grpc as triton  # noqa: PLC0415 - likewise
+    from radserve import Client, InferenceFailedError  # noqa: PLC0415 - gRPC is slow to import
 
-    control = Control(url, timeout_s=timeout_s)
-    text = control.parameter(model, CONTRACT_PARAMETER)
-    if text is None:
-        msg = f"model {model} carries no contract"
-        raise ModelNotFoundError(msg, model=model)
-    contract = parse_contract(text)
-    inputs = []
-    for tensor in contract.inputs:
-        shape = [1] * (contract.max_batch_size > 0) + [max(dim, 1) for dim in tensor.dims]
-        array = np.zeros(shape, tensor.dtype.numpy)
-        if tensor.dtype is Datatype.BYTES:
-            array[...] = b""
-        inputs.append(triton.InferInput(tensor.name, shape, tensor.dtype.value))
-        inputs[-1].set_data_from_numpy(array)
-    with control._client() as client:  # noqa: SLF001 - until the SDK's client is here
-        client.infer(model, inputs, client_timeout=timeout_s)
+    with Client(url, insecure=True) as client:
+        try:
+            client.health(model, timeout_s=timeout_s)
+        except InferenceFailedError as error:
+            # The SDK never repeats a model's words, which could quote a patient; of zeros they may be told.
+            words = Control(url, timeout_s=timeout_s).words_on_zeros(client.model(model).contract)
+            if not words:
+                raise
+            raise InferenceFailedError(one_line(words), model=model, code=error.code) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from radserve.contracts import Datatype
 from radserve.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -15,6 +16,8 @@ from radserve.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from radserve.contracts import Contract
 
 _ERRORS: dict[str, type[ServerError]] = {
     "DEADLINE_EXCEEDED": DeadlineExceededError,
@@ -53,17 +56,25 @@ class Control:
         with self._client() as client:
             return str(client.get_server_metadata(client_timeout=self._timeout_s).version)
 
-    def ready_models(self) -> list[str]:
-        """Names of all models that are ready, steps included."""
-        with self._client() as client:
-            index = client.get_model_repository_index(client_timeout=self._timeout_s)
-        return sorted({entry.name for entry in index.models if entry.state == "READY"})
+    def words_on_zeros(self, contract: Contract) -> str:
+        """What the server says when a model fails on zeros; empty if it does not fail."""
+        import numpy as np  # noqa: PLC0415 - slow to import
+        import tritonclient.grpc as triton  # noqa: PLC0415 - likewise
 
-    def parameter(self, model: str, key: str) -> str | None:
-        """One of the parameters in a model's configuration."""
-        with self._client() as client:
-            config = client.get_model_config(model, client_timeout=self._timeout_s).config
-        return str(config.parameters[key].string_value) if key in config.parameters else None
+        inputs = []
+        for tensor in contract.inputs:
+            shape = [1] * (contract.max_batch_size > 0) + [max(dim, 1) for dim in tensor.dims]
+            zeros = np.zeros(shape, tensor.dtype.numpy)
+            if tensor.dtype is Datatype.BYTES:
+                zeros[...] = b""
+            inputs.append(triton.InferInput(tensor.name, shape, tensor.dtype.value))
+            inputs[-1].set_data_from_numpy(zeros)
+        try:
+            with self._client() as client:
+                client.infer(contract.name, inputs, client_timeout=self._timeout_s)
+        except ServerError as error:
+            return str(error)
+        return ""
 
     def steps(self, model: str) -> list[str]:
         """An ensemble's steps; the model itself, if it is none."""
