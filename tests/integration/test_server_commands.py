@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from support.installations import CopyTriton
+
     Serve = Callable[..., subprocess.Popen[str]]
 
 _SERVE = [sys.executable, "-c", "import typer, radserve_server.commands as c; typer.run(c.serve)"]
@@ -40,7 +42,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def run(repository: Path, *options: str, ports: list[str] = _FREE_PORTS) -> subprocess.Popen[str]:
         command = [*_SERVE, "--repository", str(repository), *ports, *options]
         running.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+            subprocess.Popen(  # noqa: S603 - ourselves
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+            )
         )
         return running[-1]
 
@@ -150,14 +154,13 @@ def test_a_repository_that_is_not_as_published_is_one_clear_line(repository: Pat
     assert "add_one_pipeline/config.pbtxt: differs from what was published" in output
 
 
-def test_a_server_that_dies_at_start_is_one_clear_line(repository: Path, serve: Serve, tmp_path: Path) -> None:
-    broken = tmp_path / "tritonserver"
-    broken.write_text("#!/bin/sh\nexit 3\n")
-    broken.chmod(0o755)
+def test_a_server_that_dies_at_start_is_one_clear_line(repository: Path, serve: Serve, copy_triton: CopyTriton) -> None:
+    broken = copy_triton()
+    broken.write_text("#!/bin/sh\necho error: no disk; exit 3\n")
     process = serve(repository, "--tritonserver", str(broken))
     output, _ = process.communicate(timeout=_EXIT_S)
     assert process.returncode == 1
-    assert output.splitlines()[-1].startswith("error: ")
+    assert output.splitlines()[-1] == "error: the server died at start (exit code 3: no disk)"
     assert len(output.splitlines()) == 2
     assert leftovers(process.pid) == []
 
