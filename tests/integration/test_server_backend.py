@@ -28,7 +28,6 @@ def _write_dense(repository: Path) -> None:
     inputs, outputs = (("X", "FP32", (4,)),), (("Y", "FP32", (3,)), ("Z", "FP32", (4,)))
     initializers = [onnx.numpy_helper.from_array(weights, "w")]
     write_onnx(repository / "dense" / "1" / "model.onnx", nodes, inputs, outputs, initializers)
-    )
     write_config(repository / "dense", inputs, outputs, delay_us=_BATCHING_US)
 
 
