@@ -52,13 +52,14 @@ def published_form(
     _drop_unread(graph)
     shapes = {**inputs, **outputs}
     values = (*graph.input, *graph.output)
-    _Names({value.name: name for value, name in zip(values, shapes, strict=True)}).rename(graph)
+    renaming = _Names({value.name: name for value, name in zip(values, shapes, strict=True)})
+    renaming.assign(graph)
+    renaming.apply(graph)
     graph.name = graph_name
     for value in values:
         element = value.type.tensor_type.elem_type
         shape = [BATCH if place == 0 else axis for place, axis in enumerate(shapes[value.name])]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, shape))
-    del graph.value_info[:]
     graph.doc_string = ""
     for node in all_nodes(graph.node):
         node.doc_string = ""
@@ -125,7 +126,7 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
 
 def _reads(node: onnx.NodeProto) -> list[str]:
     """What a node reads, and what the bodies inside it may take from around them."""
-    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    bodies = _bodies(node)
     inner = [name for body in bodies for part in all_nodes(body.node) for name in part.input]
     return [*node.input, *inner, *(value.name for body in bodies for value in body.output)]
 
@@ -136,38 +137,44 @@ class _Names:
     def __init__(self, tensors: Mapping[str, str]) -> None:
         self._tensors = dict(tensors)
         self._taken = set(tensors.values())
+        self._constants: set[str] = set()
+        self._weights: set[str] = set()
 
-    def rename(self, graph: onnx.GraphProto) -> None:
-        weights = {i.name for i in graph.initializer if i.data_type in _FLOATS and math.prod(i.dims) > 1}
-        constants = {initializer.name for initializer in graph.initializer}
+    def assign(self, graph: onnx.GraphProto) -> None:
+        """Choose names, from the outer graph inwards: bodies read what is around them."""
+        self._constants |= {initializer.name for initializer in graph.initializer}
+        self._weights |= {i.name for i in graph.initializer if i.data_type in _FLOATS and math.prod(i.dims) > 1}
         for value in graph.input:
-            self._tensors.setdefault(value.name, self._fresh(value.name))
+            self._tensor(value.name, value.name)
         for node in graph.node:
             # Equal nodes without weights are merged by the converter, into either one's layer.
-            scope = node.name.rpartition("/")[0] if weights.intersection(node.input) else ""
+            scope = node.name.rpartition("/")[0] if self._weights.intersection(node.input) else ""
             node.name = self._fresh(f"{scope}/{node.op_type}" if scope else node.op_type)
-            self._name_tensors(node, constants)
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    attribute.g.name = f"{node.name}/{attribute.name}"
-                    del attribute.g.value_info[:]
-                    self.rename(attribute.g)
-        # Bodies may read constants of the graph around them, which have a name by now.
+            for place, name in enumerate(node.input):
+                if name in self._constants:
+                    self._tensor(name, f"{node.name}/{_parameter(node, place)}")
+            for body in _bodies(node):
+                self.assign(body)
+            for name in node.output:
+                self._tensor(name, f"{node.name}/out")
         for initializer in graph.initializer:
-            initializer.name = self._tensors.setdefault(initializer.name, self._fresh("constant"))
+            self._tensor(initializer.name, "constant")
+
+    def apply(self, graph: onnx.GraphProto) -> None:
+        """Write the chosen names."""
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = self._tensors[value.name]
         for node in graph.node:
             node.input[:] = [self._tensors.get(name, name) for name in node.input]
             node.output[:] = [self._tensors.get(name, name) for name in node.output]
-        for value in (*graph.input, *graph.output):
-            value.name = self._tensors[value.name]
+            for number, body in enumerate(_bodies(node)):
+                body.name = f"{node.name}/body{number}"
+                self.apply(body)
 
-    def _name_tensors(self, node: onnx.NodeProto, constants: set[str]) -> None:
-        for place, name in enumerate(node.input):
-            if name in constants and name not in self._tensors:
-                self._tensors[name] = self._fresh(f"{node.name}/{_parameter(node, place)}")
-        for name in node.output:
-            if name and name not in self._tensors:
-                self._tensors[name] = self._fresh(f"{node.name}/out")
+    def _tensor(self, name: str, base: str) -> None:
+        if name and name not in self._tensors:
+            self._tensors[name] = self._fresh(base)
 
     def _fresh(self, base: str) -> str:
         new, number = base, 1
@@ -176,6 +183,10 @@ class _Names:
             new = f"{base}_{number}"
         self._taken.add(new)
         return new
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def _parameter(node: onnx.NodeProto, place: int) -> str:
