@@ -112,7 +112,7 @@ def record(index: int, *, seed: int, split: Split) -> Recording:
     block, position = divmod(index, len(RHYTHMS))
     label = RHYTHMS[_stream(split, seed, "order", block).permutation(len(RHYTHMS))[position]]
     rng = _stream(split, seed, "sample", index)
-    frequency_hz = int(rng.choice((250, 500, 1000)))
+    frequency_hz = int(rng.choice((250, 500, 1000), p=(0.3, 0.5, 0.2)))
     microvolts = electrocardiogram(label, frequency_hz, rng) * 1000.0
     places = rng.permutation(len(LEADS)) if rng.random() < _SHUFFLED_SHARE else np.arange(len(LEADS))
     sensitivity_uv = float(rng.choice(_SENSITIVITIES_UV))

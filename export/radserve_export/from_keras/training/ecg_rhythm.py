@@ -1,0 +1,180 @@
+"""Training of ``ecg_rhythm``: a recurrent network on generated 12-lead ECGs, or on a user's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radserve.contracts import WaveformInput
+from radserve.errors import SpecError
+from radserve_export.from_keras._tensorflow import keras
+from radserve_export.from_keras.training import Dataset, Progress
+from radserve_export.from_keras.training._ecg_waveforms import wire_waveforms
+from radserve_export.synthetic import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from radserve_export.spec import Spec
+
+_UNITS = 64
+_BATCH = 64
+_LEARNING_RATE = 8e-3
+# Little data is seen more often, much data less often.
+_WAVEFORMS_SEEN = 60_000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
+_LONGEST_MEMORY_STEPS = 60  # at 20 Hz three seconds: two slow beats and what is between them
+_GAIN_SPREAD, _LEAD_GAIN_SPREAD = 0.4, 0.12
+_SEED_WITHOUT_SPEC = 1
+
+
+def train(spec: Spec, data: Dataset | None, progress: Progress) -> keras.Model:
+    """Train the network on wire arrays, scaled as the served model scales them.
+
+    Args:
+        spec: Says leads, length, labels and scaling; with ``data`` None, also how
+            many recordings to generate, from which seed.
+        data: The user's own recordings, ``x`` of shape ``(n, samples, leads)``;
+            None generates them and preprocesses them with the SDK.
+        progress: Told of recordings generated and epochs trained.
+
+    Returns:
+        The trained network, without optimizer: ``(n, samples, leads)`` float32
+        in, probabilities ``(n, labels)`` out, finite for every finite input.
+
+    Raises:
+        SpecError: The spec is not one of exclusive waveform classes, or does not
+            say what to generate.
+    """
+    described = spec.input
+    if not isinstance(described, WaveformInput) or not spec.exclusive or len(spec.labels) < 2:  # noqa: PLR2004 - a choice needs two
+        msg = f"{spec.name}: this network needs a waveform input, exclusive: true and two labels or more"
+        raise SpecError(msg)
+    if data is None:
+        data = _generate(spec, described, progress)
+    seed = spec.training.seed if spec.training else _SEED_WITHOUT_SPEC
+    keras.utils.set_random_seed(seed)
+    shape = (described.samples, len(described.leads))
+    network = build_network(shape, len(spec.labels), constraint=_CandidateInhibited())
+    rng = np.random.default_rng(seed)
+    _remember_long(network.get_layer("lstm"), rng)
+    _fit(network, scale(data.x, spec), data.y, rng, progress)
+    # Without the optimizer, two thirds of the saved file, and without the constraint, which no other program knows.
+    trained = build_network(shape, len(spec.labels))
+    trained.set_weights(network.get_weights())
+    return trained
+
+
+def build_network(
+    waveform: tuple[int, int], labels: int, *, constraint: keras.constraints.Constraint | None = None
+) -> keras.Model:
+    """Build the untrained network.
+
+    Args:
+        waveform: Samples and leads.
+        labels: Number of classes.
+        constraint: On the recurrent kernel, while training.
+    """
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(waveform, name="waveform"),
+            layers.LSTM(
+                _UNITS,
+                activation="relu",
+                recurrent_initializer=keras.initializers.Orthogonal(0.5),
+                recurrent_constraint=constraint,
+                name="lstm",
+            ),
+            layers.Dense(64, activation="relu", name="dense"),
+            layers.Dense(labels, activation="softmax", name="probabilities"),
+        ],
+        name="ecg_rhythm",
+    )
+
+
+class _CandidateInhibited(keras.constraints.Constraint):  # type: ignore[misc]  # keras has no types
+    """Lets the previous output lower the LSTM's candidate, never raise it.
+
+    With relu, output and cell are never negative, so the cell grows by at most
+    ``relu(W x + b)`` a step: linearly with time. Without the constraint it can
+    double at every step and overflow.
+    """
+
+    def __call__(self, w: keras.KerasTensor) -> keras.KerasTensor:
+        input_gate, forget_gate, candidate, output_gate = keras.ops.split(w, 4, axis=1)
+        candidate = keras.ops.minimum(candidate, 0.0)
+        return keras.ops.concatenate([input_gate, forget_gate, candidate, output_gate], axis=1)
+
+
+def _remember_long(lstm: keras.layers.LSTM, rng: np.random.Generator) -> None:
+    """Start with memories of many lengths, or intervals between beats are never learned.
+
+    Chrono initialisation of the gates' biases: Tallec and Ollivier, ICLR 2018.
+    """
+    kernel, recurrent, bias = lstm.get_weights()
+    recurrent[:, 2 * _UNITS : 3 * _UNITS] = 0.0
+    forget = np.log(rng.uniform(1.0, _LONGEST_MEMORY_STEPS, _UNITS))
+    bias[:_UNITS], bias[_UNITS : 2 * _UNITS] = -forget, forget
+    lstm.set_weights([kernel, recurrent, bias])
+
+
+def scale(wire: NDArray[np.generic], spec: Spec) -> NDArray[np.float32]:
+    """Scale wire arrays to network input as the served model does.
+
+    Args:
+        wire: Wire arrays ``(n, samples, leads)``.
+        spec: Its ``network_input`` says how.
+    """
+    chosen = spec.network_input
+    mean, std = np.array(chosen.mean, np.float32), np.array(chosen.std, np.float32)
+    return (wire.astype(np.float32) * np.float32(chosen.scale) - mean) / std
+
+
+def _generate(spec: Spec, described: WaveformInput, progress: Progress) -> Dataset:
+    if spec.training is None:
+        msg = f"{spec.name}: give training data, or say in the spec's training section what to generate"
+        raise SpecError(msg)
+    waveforms, found = wire_waveforms(
+        spec.training.samples, described, seed=spec.training.seed, split=Split.TRAIN, progress=progress
+    )
+    places = {label.name: place for place, label in enumerate(spec.labels)}
+    missing = sorted(set(found) - set(places))
+    if missing:
+        msg = f"{spec.name}: the generated ECGs also show {', '.join(missing)}: add to labels"
+        raise SpecError(msg)
+    return Dataset(x=waveforms, y=np.array([places[name] for name in found], np.int64))
+
+
+def _fit(
+    network: keras.Model,
+    waveforms: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
+    batch = min(_BATCH, len(waveforms))
+    # Whole batches only: each shape would be compiled anew.
+    used = len(waveforms) // batch * batch
+    epochs = int(np.clip(round(_WAVEFORMS_SEEN / used), _FEWEST_EPOCHS, _MOST_EPOCHS))
+    steps = epochs * used // batch
+    warmup = steps // 10
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, alpha=0.01, warmup_target=_LEARNING_RATE, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=True)
+    for epoch in range(epochs):
+        chosen = rng.permutation(len(waveforms))[:used]
+        seen = _augment(waveforms[chosen], rng)
+        network.fit(seen, labels[chosen], batch_size=batch, shuffle=False, verbose=0)
+        progress("Training ecg_rhythm", epoch + 1, epochs)
+
+
+def _augment(waveforms: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Vary the amplitude of each recording, and of its leads against each other."""
+    whole = rng.uniform(-_GAIN_SPREAD, _GAIN_SPREAD, (len(waveforms), 1, 1))
+    leads = rng.normal(0.0, _LEAD_GAIN_SPREAD, (len(waveforms), 1, waveforms.shape[2]))
+    changed: NDArray[np.float32] = waveforms * np.exp(whole + leads).astype(np.float32)
+    return changed
