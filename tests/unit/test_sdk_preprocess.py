@@ -1,0 +1,352 @@
+"""From modality values to the wire."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from radserve.contracts import (
+    Aspect,
+    Code,
+    FileWindow,
+    FixedWindow,
+    ImageInput,
+    Lead,
+    PercentileWindow,
+    Policy,
+    Resize,
+    WaveformInput,
+)
+from radserve.errors import DecodeError, MissingAttributeError, OutOfScopeError
+from radserve.preprocess import apply_window, check_scope, image_to_wire, resample, resize, waveform_to_wire
+from radserve.sources import Channel, Image, MultiplexGroup, Scope, VoiLut, VoiWindow, Waveform
+
+FULL = FixedWindow(center=128, width=256)
+
+
+def described(**changed: Any) -> ImageInput:
+    standard: dict[str, Any] = {"modalities": ("DX", "CR"), "rows": 4, "columns": 4, "window": FULL}
+    return ImageInput(**{**standard, **changed})
+
+
+def image(values: Any, **changed: Any) -> Image:
+    standard: dict[str, Any] = {"photometric_interpretation": "MONOCHROME2"}
+    return Image(values=np.asarray(values, dtype=np.float32), **{**standard, **changed})
+
+
+DX = Scope(modality="DX", sop_class_uid="1.2", body_part_examined="CHEST", view_position="PA", patient_age_years=40)
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        {},
+        {"sop_classes": ("1.2",)},
+        {"body_parts": ("CHEST",), "view_positions": ("PA", "AP")},
+        {"age_years": (40, 40)},
+    ],
+)
+def test_a_file_inside_the_scope_is_accepted(contract: dict[str, Any]) -> None:
+    check_scope(DX, described(**contract))
+
+
+@pytest.mark.parametrize(
+    ("contract", "keyword"),
+    [
+        ({"modalities": ("CT",)}, "Modality"),
+        ({"sop_classes": ("1.3",)}, "SOPClassUID"),
+        ({"body_parts": ("KNEE",)}, "BodyPartExamined"),
+        ({"view_positions": ("LL",)}, "ViewPosition"),
+        ({"age_years": (0, 39)}, "PatientAge"),
+    ],
+)
+def test_a_file_outside_the_scope_is_refused_by_keyword(contract: dict[str, Any], keyword: str) -> None:
+    with pytest.raises(OutOfScopeError, match=keyword) as caught:
+        check_scope(DX, described(**contract))
+    assert "CHEST" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("contract", "keyword"),
+    [
+        ({}, "Modality"),
+        ({"sop_classes": ("1.2",)}, "SOPClassUID"),
+        ({"view_positions": ("PA",)}, "ViewPosition"),
+        ({"age_years": (0, 99)}, "PatientAge"),
+    ],
+)
+def test_an_absent_attribute_is_refused_unless_the_contract_accepts_it(contract: dict[str, Any], keyword: str) -> None:
+    scope = Scope(modality=None if keyword == "Modality" else "DX")
+    with pytest.raises(MissingAttributeError, match=keyword):
+        check_scope(scope, described(**contract))
+    if keyword != "Modality":
+        check_scope(scope, described(**contract, absent_attributes=Policy.ACCEPT))
+
+
+@pytest.mark.parametrize(
+    ("scope", "policy"),
+    [
+        (Scope(modality="DX", presentation_intent="FOR PROCESSING"), "for_processing"),
+        (Scope(modality="DX", burned_in_annotation="YES"), "burned_in_annotation"),
+    ],
+)
+def test_for_processing_and_burned_in_text_are_refused_unless_accepted(scope: Scope, policy: str) -> None:
+    with pytest.raises(OutOfScopeError):
+        check_scope(scope, described())
+    check_scope(scope, described(**{policy: Policy.ACCEPT}))
+
+
+def test_linear_is_the_formula_of_the_standard() -> None:
+    center, width = 40.0, 400.0
+    values = np.arange(-300, 400, dtype=np.float32)
+    expected = np.array(
+        [
+            0
+            if x <= center - 0.5 - (width - 1) / 2
+            else 1
+            if x > center - 0.5 + (width - 1) / 2
+            else (x - (center - 0.5)) / (width - 1) + 0.5
+            for x in values.tolist()
+        ]
+    )
+    np.testing.assert_allclose(apply_window(values, VoiWindow(center=center, width=width)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "width", "expected"),
+    [
+        ("LINEAR", 1, [0, 0, 1]),
+        ("LINEAR", 3, [0.25, 0.75, 1]),
+        ("LINEAR_EXACT", 2, [0, 0.5, 1]),
+        ("LINEAR_EXACT", 0.5, [0, 0.5, 1]),
+        ("SIGMOID", 4, [1 / (1 + np.e), 0.5, np.e / (1 + np.e)]),
+    ],
+)
+def test_windows_have_their_values(function: str, width: float, expected: list[float]) -> None:
+    values = np.array([-1, 0, 1], dtype=np.float32)
+    center = 0.6 if (function, width) == ("LINEAR", 1) else 0
+    window = VoiWindow(center=center, width=width, function=function)
+    np.testing.assert_allclose(apply_window(values, window), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("function", "width"), [("LINEAR", 0.5), ("LINEAR_EXACT", 0), ("SIGMOID", -1), ("CUBIC", 10)])
+def test_a_window_that_breaks_the_standard_is_refused(function: str, width: float) -> None:
+    with pytest.raises(DecodeError):
+        apply_window(np.zeros(1, np.float32), VoiWindow(center=0, width=width, function=function))
+
+
+def test_a_voi_lut_maps_what_is_below_first_to_first_and_above_last_to_last() -> None:
+    lut = VoiLut(first=10, table=np.array([0, 100, 255], np.uint16), bits=8)
+    display = apply_window(np.array([-5, 10, 11, 12, 99], np.float32), lut)
+    np.testing.assert_allclose(display * 255, [0, 0, 100, 255, 255], rtol=1e-6)
+
+
+def test_monochrome1_is_inverted_after_the_window() -> None:
+    values = np.full((4, 4), 64.0)
+    window = VoiWindow(center=100, width=200, function="SIGMOID")
+    wire = {
+        kind: image_to_wire(
+            image(values, photometric_interpretation=kind, windows=(window,)), described(window=FileWindow())
+        )
+        for kind in ("MONOCHROME1", "MONOCHROME2")
+    }
+    assert wire["MONOCHROME1"].astype(int)[0, 0, 0] + wire["MONOCHROME2"].astype(int)[0, 0, 0] == 255
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padded_pixels_are_black_and_do_not_move_the_percentiles(photometric: str) -> None:
+    values = np.arange(16, dtype=float).reshape(4, 4)
+    values[0, 0] = -2000
+    picture = image(values, valid=values > -1000, photometric_interpretation=photometric)
+    wire = image_to_wire(picture, described(window=PercentileWindow(lower=0, upper=100)))
+    assert wire[0, 0, 0] == 0
+    assert sorted({int(wire[0, 1, 0]), int(wire[3, 3, 0])}) == [0, 255]
+
+
+@pytest.mark.parametrize(("wire_dtype", "highest"), [("UINT8", 255), ("UINT16", 65535)])
+def test_the_window_spans_the_wire_and_is_rounded(wire_dtype: str, highest: int) -> None:
+    values = np.linspace(0, 1, 16).reshape(4, 4)
+    exact = PercentileWindow(lower=0, upper=100)
+    wire = image_to_wire(image(values), described(wire_dtype=wire_dtype, window=exact))
+    assert wire.shape == (4, 4, 1)
+    assert np.abs(wire[..., 0] - values * highest).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("windows", "index", "fallback", "accepted"),
+    [
+        ((VoiWindow(center=1, width=9),), 0, None, True),
+        ((VoiWindow(center=1, width=9),), 1, None, False),
+        ((VoiWindow(center=1, width=9),), 1, (1, 99), False),
+        ((), 0, None, False),
+        ((), 0, (1, 99), True),
+    ],
+)
+def test_a_file_without_the_window_asked_for_is_refused_or_falls_back(
+    *, windows: tuple[VoiWindow, ...], index: int, fallback: tuple[float, float] | None, accepted: bool
+) -> None:
+    picture = image(np.arange(16).reshape(4, 4), windows=windows)
+    contract = described(window=FileWindow(index=index, fallback_percentiles=fallback))
+    if accepted:
+        assert image_to_wire(picture, contract).max() > 0
+    else:
+        with pytest.raises(OutOfScopeError, match="window"):
+            image_to_wire(picture, contract)
+
+
+def test_an_image_without_contrast_is_refused() -> None:
+    with pytest.raises(OutOfScopeError, match="contrast"):
+        image_to_wire(image(np.ones((4, 4))), described(window=PercentileWindow(lower=1, upper=99)))
+
+
+def test_colour_is_refused_by_a_monochrome_model_and_kept_by_an_rgb_one() -> None:
+    rgb = Image(values=np.full((4, 4, 3), [10, 20, 30], np.uint8), photometric_interpretation="RGB")
+    with pytest.raises(OutOfScopeError, match="colour"):
+        image_to_wire(rgb, described())
+    assert image_to_wire(rgb, described(photometric="RGB"))[1, 2].tolist() == [10, 20, 30]
+
+
+def test_an_rgb_model_gets_three_equal_channels_of_a_monochrome_image() -> None:
+    wire = image_to_wire(image(np.arange(16).reshape(4, 4)), described(photometric="RGB"))
+    assert wire.shape == (4, 4, 3)
+    assert (wire == wire[:, :, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("aspect", "bright_rows", "bright_columns"), [(Aspect.STRETCH, 4, 4), (Aspect.PAD, 2, 4), (Aspect.CROP, 4, 4)]
+)
+def test_aspect_says_what_happens_to_another_shape(aspect: Aspect, bright_rows: int, bright_columns: int) -> None:
+    contract = described(resize=Resize(aspect=aspect))
+    wire = image_to_wire(image(np.full((2, 4), 300)), contract)[..., 0]
+    assert (wire.max(axis=1) > 0).sum() == bright_rows
+    assert (wire.max(axis=0) > 0).sum() == bright_columns
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40), st.sampled_from(list(Aspect)))
+def test_any_resize_keeps_size_and_range(rows: int, columns: int, height: int, width: int, aspect: Aspect) -> None:
+    values = np.random.default_rng(rows * 61 + columns).random((rows, columns), dtype=np.float32)
+    resized = resize(values, height, width, aspect)
+    assert resized.shape == (height, width)
+    assert resized.min() >= 0
+    assert resized.max() <= values.max() + 1e-6
+
+
+def test_resize_agrees_with_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf  # noqa: PLC0415 - takes seconds, and only this test needs it
+
+    tf.config.set_visible_devices([], "GPU")
+    shapes = [
+        ((128, 128), (28, 28)),
+        ((100, 37), (200, 50)),
+        ((5, 7), (28, 28)),
+        ((301, 200), (33, 199)),
+        ((1, 1), (5, 5)),
+    ]
+    for shape, (rows, columns) in shapes:
+        values = np.random.default_rng(0).random(shape, dtype=np.float32)
+        theirs = tf.image.resize(values[..., None], (rows, columns), antialias=True).numpy()[..., 0]
+        assert np.abs(theirs - resize(values, rows, columns)).max() <= 1e-5, shape
+
+
+LEADS = tuple(
+    Lead(
+        name=name,
+        codes=(Code(value=code, scheme="MDC", meaning=name), Code(value=f"S{code}", scheme="SCPECG", meaning=name)),
+    )
+    for name, code in (("I", "2:1"), ("II", "2:2"))
+)
+
+
+def wave(**changed: Any) -> WaveformInput:
+    standard: dict[str, Any] = {"modalities": ("ECG",), "leads": LEADS, "sampling_frequency_hz": 100, "samples": 100}
+    return WaveformInput(**{**standard, **changed})
+
+
+def group(
+    one: Any, two: Any, *, rate: float = 100, codes: tuple[str, str] = ("2:1", "2:2"), scheme: str = "MDC"
+) -> MultiplexGroup:
+    channels = (
+        Channel(codes=((codes[0], scheme),), microvolts=np.asarray(one, float)),
+        Channel(codes=((codes[1], scheme),), microvolts=np.asarray(two, float)),
+    )
+    return MultiplexGroup(sampling_frequency_hz=rate, channels=channels)
+
+
+def test_leads_are_found_by_code_and_put_in_order() -> None:
+    swapped = Waveform(groups=(group(np.full(100, 2), np.full(100, 1), codes=("S2:2", "S2:1"), scheme="SCPECG"),))
+    wire = waveform_to_wire(swapped, wave())
+    assert wire.dtype == np.int16
+    assert wire[0].tolist() == [1, 2]
+
+
+def test_the_longest_group_that_holds_all_leads_is_used() -> None:
+    groups = (
+        group(np.full(50, 7), np.full(50, 7)),
+        group(np.full(500, 8), np.full(500, 8), codes=("2:1", "9:9")),
+        group(np.full(100, 9), np.full(100, 9)),
+    )
+    assert waveform_to_wire(Waveform(groups=groups), wave())[0, 0] == 9
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ((group(np.ones(100), np.ones(100), codes=("2:1", "9:9")),), "lead II"),
+        ((group(np.ones(100), np.ones(100), codes=("2:1", "2:1")),), "two channels"),
+        ((group(np.ones(99), np.ones(99)),), "shorter"),
+        ((group(np.ones(101), np.ones(101)),), "longer"),
+        ((group([np.nan, *np.ones(99)], np.ones(100)),), "gaps"),
+        ((group([*np.ones(99), np.nan], np.ones(100)),), "shorter"),
+        ((group(np.full(100, 40_000), np.ones(100)),), "amplitude"),
+        ((), "lead I, II"),
+    ],
+)
+def test_a_recording_that_the_model_cannot_read_is_refused(groups: tuple[MultiplexGroup, ...], says: str) -> None:
+    with pytest.raises(OutOfScopeError, match=says):
+        waveform_to_wire(Waveform(groups=groups), wave())
+
+
+def test_of_a_longer_recording_the_beginning_is_taken_if_the_contract_says_so() -> None:
+    longer = Waveform(groups=(group(np.arange(1000), np.arange(1000)),))
+    assert waveform_to_wire(longer, wave(longer=Policy.ACCEPT))[:, 0].tolist() == list(range(100))
+
+
+def test_the_wire_counts_in_steps_of_the_resolution() -> None:
+    wire = waveform_to_wire(Waveform(groups=(group(np.full(100, 12.4), np.full(100, -12.6)),)), wave(resolution_uv=5.0))
+    assert wire[0].tolist() == [2, -3]
+
+
+@pytest.mark.parametrize("rate_out", [50.0, 100.0, 257.3, 360.0, 500.0, 1000.0])
+def test_resampling_keeps_what_the_new_rate_can_hold_and_removes_the_rest(rate_out: float) -> None:
+    time_s = np.arange(5000) / 500
+    signal = np.sin(2 * np.pi * 5 * time_s) + 0.3 * np.sin(2 * np.pi * 90 * time_s)
+    found = resample(signal, 500, rate_out)
+    assert len(found) == int(5000 * rate_out / 500)
+    time_s = np.arange(len(found)) / rate_out
+    held = 0.3 * np.sin(2 * np.pi * 90 * time_s) if rate_out > 200 else 0
+    middle = slice(len(found) // 10, -len(found) // 10)
+    assert np.abs(found - np.sin(2 * np.pi * 5 * time_s) - held)[middle].max() < 1e-4
+
+
+@pytest.mark.parametrize("rate_out", [100.0, 360.0, 777.7])
+def test_an_offset_or_slope_does_not_ring_at_the_ends(rate_out: float) -> None:
+    ramp = 5000 + 3 * np.arange(2000.0)
+    found = resample(np.stack([np.full(2000, 1e5), ramp], axis=1), 500, rate_out)
+    assert np.abs(found[:, 0] - 1e5).max() < 1e-6
+    assert np.abs(found[:, 1] - 5000 - 1500 * np.arange(len(found)) / rate_out).max() < 0.01
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.floats(1, 2000), st.floats(1, 2000), st.integers(1, 400))
+def test_any_ratio_gives_finite_samples_within_reach(length: int, rate_in: float, rate_out: float, count: int) -> None:
+    signal = np.random.default_rng(length).uniform(-1, 1, length)
+    found = resample(signal, rate_in, rate_out, count)
+    assert len(found) <= count
+    assert np.isfinite(found).all()
