@@ -1,0 +1,267 @@
+"""The client against a real Triton."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pydicom
+import pytest
+import tritonclient.grpc as triton
+from support.classifiers import image_contract, set_contract, text_contract, write_classifier
+from support.repositories import write_add_one
+
+from radserve import (
+    Classification,
+    Client,
+    ClientClosedError,
+    ContractError,
+    DeadlineExceededError,
+    DecodeError,
+    InputError,
+    ModelNotFoundError,
+    OutOfScopeError,
+    Priority,
+    Rejection,
+    ServerUnavailableError,
+)
+from radserve.contracts import FixedWindow
+from radserve_server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+CT = TEST_FILES / "CT_small.dcm"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("repository")
+    write_classifier(repository, image_contract())
+    write_classifier(repository, text_contract())
+    write_add_one(repository)
+    with EmbeddedServer(repository, verify=False, supervise=False) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with Client(server.grpc_url) as connected:
+        yield connected
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_file_becomes_findings(client: Client) -> None:
+    model = client.model("brightness")
+    result = model.predict(CT, priority=Priority.STAT, timeout_s=5)
+    bright = next(finding for finding in result.findings if finding.label == "bright")
+    assert bright.probability == pytest.approx(model.prepare(CT)["PIXELS"].mean() / 255, abs=1e-6)
+    assert result.top.is_positive
+    assert result.provenance.sop_instance_uids == (str(pydicom.dcmread(CT).SOPInstanceUID),)
+    assert result.provenance.intended_use == "For tests only"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [str(CT), CT.read_bytes(), pydicom.dcmread(CT), pydicom.dcmread(CT).pixel_array.astype(float) - 1024],
+    ids=["path", "bytes", "dataset", "array"],
+)
+def test_every_kind_of_source_gets_the_same_answer(client: Client, source: Any) -> None:
+    model = client.model("brightness")
+    assert model.predict(source).top == model.predict(CT).top
+
+
+def test_a_report_becomes_findings(client: Client) -> None:
+    model = client.model("triage")
+    assert model.predict("urgent: 气胸").top.is_positive
+    assert not model.predict("nothing").top.is_positive
+
+
+def test_a_report_that_the_server_finds_too_long_is_out_of_scope(client: Client) -> None:
+    with pytest.raises(OutOfScopeError, match="9 tokens"):
+        client.model("triage").predict("one two three four five six seven eight nine")
+
+
+def test_models_lists_the_public_ones_with_their_contracts(client: Client) -> None:
+    assert [model.name for model in client.models()] == ["add_one", "brightness", "triage"]
+    assert client.models()[1].contract == image_contract()
+    assert "brightness 1" in repr(client.models()[1])
+
+
+def test_a_step_is_no_public_model(client: Client) -> None:
+    with pytest.raises(ContractError, match="radserve models"):
+        client.model("brightness_step")
+
+
+def test_an_unknown_model_is_not_found(client: Client) -> None:
+    with pytest.raises(ModelNotFoundError, match="nope"):
+        client.model("nope")
+
+
+def test_arrays_in_arrays_out(client: Client) -> None:
+    given = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(client.model("add_one").infer({"X": given})["Y"], given + 1)
+
+
+def test_what_prepare_gives_infer_takes(client: Client) -> None:
+    model = client.model("brightness")
+    probabilities = model.infer(model.prepare(CT))["PROBABILITIES"][0]
+    assert model.predict(CT).top.probability == pytest.approx(probabilities.max())
+
+
+def test_many_inputs_are_answered_in_order_and_a_bad_one_stops_none(client: Client) -> None:
+    sources = [CT, TEST_FILES / "MR_small.dcm", CT, TEST_FILES / "MR_truncated.dcm", "/nowhere", CT]
+    answers = list(client.model("brightness").predict_many(sources, workers=2))
+    kinds = [type(answer.error) if isinstance(answer, Rejection) else type(answer) for answer in answers]
+    assert kinds == [Classification, OutOfScopeError, Classification, DecodeError, InputError, Classification]
+    assert [answer.index for answer in answers if isinstance(answer, Rejection)] == [1, 3, 4]
+
+
+def test_many_inputs_are_taken_only_as_they_are_needed(client: Client) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[str]:
+        while True:
+            taken.append(1)
+            yield "urgent"
+
+    answers = client.model("triage").predict_many(endless(), workers=3)
+    for _ in range(10):
+        next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 10 + 2 * 3
+
+
+def test_one_path_is_not_many(client: Client) -> None:
+    with pytest.raises(InputError, match=r"predict\(\)"):
+        client.model("brightness").predict_many(str(CT))
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    model = client.model("add_one")
+
+    def call(number: int) -> bool:
+        given = np.full((1, 4), number, np.float32)
+        return bool((model.infer({"X": given})["Y"] == number + 1).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(200)))
+
+
+def test_health_is_a_real_inference_of_every_public_model(client: Client) -> None:
+    taken_s = client.health()
+    assert sorted(taken_s) == ["add_one", "brightness", "triage"]
+    assert all(seconds > 0 for seconds in taken_s.values())
+    assert list(client.health("triage")) == ["triage"]
+
+
+def test_a_closed_client_says_so(server: EmbeddedServer) -> None:
+    with Client(server.grpc_url) as client:
+        model = client.model("triage")
+        answers = model.predict_many(["urgent"] * 3)
+    for call in (
+        lambda: model.predict("x"),
+        client.models,
+        client.health,
+        lambda: client.model("triage"),
+        lambda: model.predict_many([]),
+        lambda: next(answers),
+        lambda: client.wait_until_ready(1),
+    ):
+        with pytest.raises(ClientClosedError):
+            call()
+    client.close()
+    assert "(closed)" in repr(client)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), "5"])
+def test_a_time_budget_must_be_finite(client: Client, timeout_s: Any) -> None:
+    with pytest.raises(InputError, match="timeout_s"):
+        client.model("triage", timeout_s=timeout_s)
+
+
+def test_no_server_is_an_unavailable_one() -> None:
+    begin = time.monotonic()
+    with Client(f"127.0.0.1:{free_port()}", timeout_s=5) as client, pytest.raises(ServerUnavailableError, match="127"):
+        client.model("triage")
+    assert time.monotonic() - begin < 5
+
+
+def test_waiting_for_a_server_that_never_comes_ends_in_time() -> None:
+    with Client(f"127.0.0.1:{free_port()}") as client:
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="no server answers"):
+            client.wait_until_ready(0.7)
+        assert 0.6 < time.monotonic() - begin < 1.5
+
+
+def test_waiting_for_a_server_that_comes_late_succeeds(
+    start_server: Callable[..., EmbeddedServer], tmp_path: Path
+) -> None:
+    write_add_one(tmp_path)
+    port = free_port()
+    with Client(f"127.0.0.1:{port}") as client:
+        waiting = threading.Thread(target=client.wait_until_ready, args=(60,))
+        waiting.start()
+        start_server(tmp_path, grpc_port=port, verify=False, supervise=False)
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert list(client.health()) == ["add_one"]
+
+
+def _publish(repository: Path, version: int, center: float, url: str) -> None:
+    contract = image_contract(version)
+    described = msgspec.structs.replace(contract.input, window=FixedWindow(center=center, width=400))
+    set_contract(repository, msgspec.structs.replace(contract, input=described))
+    with triton.InferenceServerClient(url) as control:
+        control.load_model("brightness")
+
+
+def test_a_model_published_again_is_followed_without_a_failure_or_a_mixed_answer(
+    start_server: Callable[..., EmbeddedServer], tmp_path: Path
+) -> None:
+    write_classifier(tmp_path, image_contract())
+    server = start_server(tmp_path, verify=False, supervise=False)
+    centers = {version: 40.0 + 100 * (version - 1) for version in range(1, 7)}
+    expected: dict[int, float] = {}
+    answered: list[tuple[int, float]] = []
+    stop = threading.Event()
+
+    with Client(server.grpc_url) as client:
+        model = client.model("brightness")
+
+        def call() -> None:
+            while not stop.is_set():
+                result = model.predict(CT)
+                answered.append((result.version, next(f.probability for f in result.findings if f.label == "bright")))
+
+        with ThreadPoolExecutor(3) as pool:
+            callers = [pool.submit(call) for _ in range(3)]
+            for version in range(2, 7):
+                _publish(tmp_path, version, centers[version], server.grpc_url)
+                current = client.model("brightness")
+                assert current.contract.version == version
+                expected[version] = float(current.prepare(CT)["PIXELS"].mean()) / 255
+                seen = len(answered)
+                while len(answered) < seen + 20 and not any(caller.done() for caller in callers):
+                    stop.wait(0.01)
+            stop.set()
+            for caller in callers:
+                caller.result()
+    assert {version for version, _ in answered} >= {2, 3, 4, 5, 6}
+    for version, probability in answered:
+        if version in expected:
+            assert probability == pytest.approx(expected[version], abs=1e-6)
