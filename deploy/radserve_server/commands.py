@@ -46,7 +46,6 @@ def serve(
     """
     from rich.console import Console  # noqa: PLC0415 - slow
 
-    from radserve.errors import RadserveError  # noqa: PLC0415 - slow
     from radserve_server.embedded import EmbeddedServer  # noqa: PLC0415 - slow
 
     output, messages = (Console(stderr=stderr, soft_wrap=True, highlight=False) for stderr in (False, True))
@@ -79,9 +78,6 @@ def serve(
                 time.sleep(0.5)
         finally:
             server.stop()
-    except RadserveError as error:
-        messages.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the last lines need no interruption
         messages.print("stopped" if ready else "interrupted before the server was ready; nothing is left running")

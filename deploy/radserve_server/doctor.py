@@ -15,6 +15,7 @@ from radserve_server.control import Control
 from radserve_server.discover import find_triton, problems
 
 _TIMEOUT_S = 10.0
+_LOWEST, _HIGHEST = (3, 11), (3, 12)  # what Triton's wheel and TensorFlow's have in common
 _REQUIREMENT = re.compile(r"""^([A-Za-z0-9._-]+).*extra == ['"]([a-z]+)['"]""")
 
 
@@ -57,9 +58,12 @@ def examine(url: str | None = None) -> list[Check]:
 def _extras() -> list[Check]:
     """What the distribution itself says belongs to each extra."""
     needed: dict[str, list[str]] = {}
+    limited = set()
     for requirement in metadata.requires("radserve") or []:
         if (found := _REQUIREMENT.match(requirement)) and found.group(2) != "all":
             needed.setdefault(found.group(2), []).append(found.group(1))
+            if "python_version" in requirement:
+                limited.add(found.group(1))
     checks = []
     for extra, names in sorted(needed.items()):
         versions = {name: _version(name) for name in sorted(names)}
@@ -67,6 +71,8 @@ def _extras() -> list[Check]:
         have = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
         if missing:
             fix = f"pip install 'radserve[{extra}]'"
+            if any(name in limited for name in missing) and not _LOWEST <= sys.version_info[:2] <= _HIGHEST:
+                fix = "use Python 3.11 or 3.12, and " + fix
             checks.append(Check(f"extra {extra}", Status.ABSENT, f"not installed: {', '.join(missing)}", fix))
         else:
             checks.append(Check(f"extra {extra}", Status.OK, have))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -73,7 +74,7 @@ class ServerProcess:
         self._services = 3 - sum(switch in arguments for switch in ("--allow-http=false", "--allow-metrics=false"))
         self._guard: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._reader: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
         self.runtime = Runtime()
         self.listening = threading.Event()
         """Set when all its services are up."""
@@ -123,10 +124,22 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal is for us, not for it
             )
-        self._reader = threading.Thread(target=self._read_log, name="radserve-server-log", daemon=True)
-        self._reader.start()
         self._control.settimeout(_GUARD_S)
         self.pid = int(self._control.recv(32) or 0)
+        self._watcher = threading.Thread(target=self._watch, name="radserve-server", daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        assert self._guard is not None  # noqa: S101 - started by _spawn, which sets it
+        reader = threading.Thread(target=self._read_log, name="radserve-server-log", daemon=True)
+        reader.start()
+        if self._guard.wait() < 0 and self.pid:
+            # The guard itself was killed; the server died with it, its stubs may not have.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        reader.join(_GUARD_S)
+        self._drained.set()
+        self.ended.set()
 
     def _read_log(self) -> None:
         assert self._guard is not None  # noqa: S101 - started by _spawn, which sets it
@@ -143,9 +156,6 @@ class ServerProcess:
                     self._drained.set()
                 if self._log is not None:
                     self._log(line)
-        self._guard.wait()
-        self._drained.set()
-        self.ended.set()
 
     @property
     def running(self) -> bool:
@@ -171,8 +181,8 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self._guard.kill()
                 self._guard.wait()
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join(_GUARD_S)
+        if self._watcher is not None:
+            self._watcher.join(_GUARD_S)
         self.runtime.remove()
 
     def lost_its_port(self) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[..., subprocess.Popen[str]]
 
-_SERVE = [sys.executable, "-c", "import typer, radserve_server.commands as c; typer.run(c.serve)"]
+_SERVE = [sys.executable, "-c", "from radserve.cli import main; main()", "serve"]
 _FREE_PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 _EXIT_S = 30
 _SLOW_TO_LOAD = """
@@ -141,7 +141,7 @@ def test_a_port_in_use_is_one_clear_line(option: str, repository: Path, serve: S
         process = serve(repository, ports=ports)
         output, _ = process.communicate(timeout=_EXIT_S)
     assert process.returncode == 1
-    assert re.fullmatch(rf"error: port {port} on 127\.0\.0\.1 cannot be used .*: .*", output.splitlines()[-1])
+    assert re.fullmatch(rf"radserve: port {port} on 127\.0\.0\.1 cannot be used .*: .*", output.splitlines()[-1])
     assert leftovers(process.pid) == []
 
 
@@ -160,7 +160,7 @@ def test_a_server_that_dies_at_start_is_one_clear_line(repository: Path, serve: 
     process = serve(repository, "--tritonserver", str(broken))
     output, _ = process.communicate(timeout=_EXIT_S)
     assert process.returncode == 1
-    assert output.splitlines()[-1] == "error: the server died at start (exit code 3: no disk)"
+    assert output.splitlines()[-1] == "radserve: the server died at start (exit code 3: no disk)"
     assert len(output.splitlines()) == 2
     assert leftovers(process.pid) == []
 
