@@ -33,19 +33,16 @@ help: ## Show this list
 
 .PHONY: demo
 demo: .venv/.serve ## Serve the reference models and send them real files
-	@.venv/bin/python client/examples/demo.py
+	@deploy/requirements/libpython .venv
+	.venv/bin/python client/examples/demo.py
 
 .PHONY: setup
 setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
 
 .PHONY: system-packages
-system-packages: # dcmtk and dicom3tools: what the tests compare with
-	@command -v dcmj2pnm >/dev/null && command -v dciodvfy >/dev/null && exit 0
-	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then
-	  apt-get update -qq && apt-get install -y -qq dcmtk dicom3tools >/dev/null
-	else
-	  echo "the tests need dcmtk and dicom3tools: sudo apt-get install dcmtk dicom3tools" >&2; exit 1
-	fi
+system-packages: .venv-dev/.dev # what the tests compare with, and what Triton's stub needs
+	@deploy/requirements/libpython .venv-dev
+	{ command -v dcmj2pnm && command -v dciodvfy; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools
 
 .PHONY: lint
 lint: .venv-dev/.dev ## Style, types, and who imports whom
