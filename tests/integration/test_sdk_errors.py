@@ -1,0 +1,331 @@
+"""Every entry of the transport's table of errors, provoked on a real Triton."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.repositories import write_add_one, write_python
+
+from radserve import (
+    TLS,
+    Client,
+    ClientClosedError,
+    DeadlineExceededError,
+    InferenceFailedError,
+    InputError,
+    ModelNotFoundError,
+    RequestRejectedError,
+    ServerError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+    _codec,
+    _transport,
+)
+from radserve_server import EmbeddedServer, find_triton
+from radserve_server.process import ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from radserve import Model
+
+SECRET = "ZZCANARYZZ"  # noqa: S105 - stands for a patient's name
+# X[0] sleeps so many seconds, X[1] answers with an error, X[2] raises, X[3] gives a NaN.
+STEP = f"""
+import os
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.busy = os.path.join(args["model_repository"], "busy")
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        x = request.inputs()[0].as_numpy()
+        if x[0, 0]:
+            open(self.busy, "w").close()
+            time.sleep(float(x[0, 0]))
+        if x[0, 1]:
+            error = pb_utils.TritonError("{SECRET}", pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
+        if x[0, 2]:
+            raise ValueError("{SECRET}")
+        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x + 1 if not x[0, 3] else x * np.nan)])
+"""
+QUEUE = (
+    "dynamic_batching { priority_levels: 3 default_priority_level: 3 default_queue_policy { timeout_action: REJECT"
+    " default_timeout_microseconds: 20000000 allow_timeout_override: true max_queue_size: 2 } }"
+)
+
+
+def write_faulty(repository: Path) -> None:
+    write_python(repository, "faulty", STEP)
+    config = repository / "faulty_step" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dynamic_batching { max_queue_delay_microseconds: 0 }", QUEUE))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("repository")
+    write_faulty(repository)
+    write_add_one(repository)
+    with EmbeddedServer(repository, verify=False, supervise=False) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with Client(server.grpc_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def model(client: Client) -> Model:
+    return client.model("faulty")
+
+
+def x(sleep_s: float = 0, error: float = 0, raises: float = 0, nan: float = 0) -> dict[str, Any]:
+    return {"X": np.array([[sleep_s, error, raises, nan]], np.float32)}
+
+
+def send(client: Client, model: Model, **changed: Any) -> object:
+    """Send a request that the codec would not make."""
+    request = _codec.to_request(
+        model.contract, x(), request_id="r", queue_timeout_s=changed.pop("queue_timeout_s", None)
+    )
+    for name, value in changed.items():
+        target = request if name == "model_version" else request.inputs[0]
+        if name == "shape":
+            target.shape[:] = value
+        else:
+            setattr(target, name, value)
+    return client._transport.infer(request, timeout_s=5)
+
+
+def test_a_full_queue_is_overload_at_once(model: Model) -> None:
+    def call(_: int) -> str:
+        try:
+            model.infer(x(0.3))
+        except ServerOverloadedError as error:
+            return str(error).split(":")[0]
+        return "answered"
+
+    with ThreadPoolExecutor(12) as pool:
+        outcomes = list(pool.map(call, range(12)))
+    assert set(outcomes) == {"the queue of faulty is full", "answered"}
+
+
+@contextmanager
+def busy(model: Model, repository: Path, sleep_s: float) -> Iterator[Future[Any]]:
+    """A request that the model works on."""
+    sign = repository / "faulty_step" / "busy"
+    sign.unlink(missing_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(model.infer, x(sleep_s))
+        while not sign.exists():
+            time.sleep(0.01)
+        yield call
+
+
+def test_waiting_too_long_in_the_queue_is_overload(server: EmbeddedServer, client: Client, model: Model) -> None:
+    with busy(model, server.repository, 0.6), pytest.raises(ServerOverloadedError, match="waited too long"):
+        send(client, model, queue_timeout_s=0.05)
+
+
+def test_a_version_that_is_not_there_is_not_found(client: Client, model: Model) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        send(client, model, model_version="9")
+    assert (caught.value.model, caught.value.version, caught.value.request_id) == ("faulty", 9, "r")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"shape": (1, 5)}, {"datatype": "INT32"}, {"name": "Z"}], ids=["shape", "datatype", "name"]
+)
+def test_a_malformed_request_is_rejected_by_the_tensors_name(
+    client: Client, model: Model, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestRejectedError, match=r"'[XZ]'"):
+        send(client, model, **changed)
+
+
+@pytest.mark.parametrize("fault", [{"error": 1}, {"raises": 1}])
+def test_what_a_failing_model_says_is_not_told(model: Model, fault: dict[str, float]) -> None:
+    with pytest.raises(ServerError) as caught:
+        model.infer(x(**fault))
+    assert SECRET not in str(caught.value)
+    assert caught.value.__context__ is None
+    assert caught.value.request_id
+    assert caught.value.request_id in str(caught.value)
+
+
+def test_an_exception_in_a_model_is_a_failed_inference(model: Model) -> None:
+    with pytest.raises(InferenceFailedError):
+        model.infer(x(raises=1))
+    assert model.infer(x())["Y"].tolist() == [[1, 1, 1, 1]]
+
+
+def test_an_answer_that_is_not_a_number_is_not_trusted(model: Model) -> None:
+    with pytest.raises(InferenceFailedError, match="finite"):
+        model.infer(x(nan=1))
+
+
+def test_the_deadline_holds(model: Model) -> None:
+    begin = time.monotonic()
+    with pytest.raises(DeadlineExceededError) as caught:
+        model.infer(x(0.8), timeout_s=0.2)
+    assert 0.2 <= time.monotonic() - begin < 0.7
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_a_request_too_large_is_refused_before_it_is_sent(
+    client: Client, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_transport, "MAX_MESSAGE_BYTES", 16)
+    with pytest.raises(InputError, match="send fewer"):
+        send(client, model)
+
+
+def test_what_is_no_triton_is_told(server: EmbeddedServer) -> None:
+    with Client(server.http_url.removeprefix("http://")) as client, pytest.raises(ServerError):
+        client.model("add_one", timeout_s=5)
+
+
+def test_closing_ends_the_calls_in_flight(server: EmbeddedServer) -> None:
+    client = Client(server.grpc_url)
+    with busy(client.model("faulty"), server.repository, 0.6) as call:
+        client.close()
+        with pytest.raises(ClientClosedError):
+            call.result(5)
+
+
+@contextmanager
+def raw_server(repository: Path, *arguments: str) -> Iterator[tuple[ServerProcess, str]]:
+    """A Triton that no canary of ours could reach: behind TLS, or restricted."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    standard = [
+        f"--model-repository={repository}",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={port}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+    ]
+    process = ServerProcess(find_triton(), [*standard, *arguments], drain_s=5)
+    process.start()
+    try:
+        assert process.listening.wait(60), process.telling_line()
+        yield process, f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+
+
+def test_a_restricted_call_is_told_apart_from_a_dead_server(tmp_path: Path) -> None:
+    write_add_one(tmp_path)
+    restricted = "--grpc-restricted-protocol=model-repository:key=secret"
+    with raw_server(tmp_path, restricted) as (_, url), Client(url) as client:
+        with pytest.raises(UnauthenticatedError, match="restricts"):
+            client.models()
+        with pytest.raises(UnauthenticatedError):
+            client.health()
+        assert list(client.health("add_one")) == ["add_one"]
+
+
+def test_a_server_that_shuts_down_is_unavailable_and_answers_what_it_has(tmp_path: Path) -> None:
+    write_faulty(tmp_path)
+    write_add_one(tmp_path)
+    with raw_server(tmp_path) as (process, url), Client(url) as client:
+        model, other = client.model("faulty"), client.model("add_one")
+        with busy(model, tmp_path, 1.5) as call:
+            os.kill(process.pid, signal.SIGTERM)
+            outcomes = []
+            while not call.done():
+                outcomes.append(_kind(other))
+                time.sleep(0.01)
+            assert call.result()["Y"][0, 0] == 2.5
+    after_the_signal_was_heard = outcomes[outcomes.index(ServerUnavailableError) :]
+    assert set(after_the_signal_was_heard) == {ServerUnavailableError}
+
+
+def _kind(model: Model) -> type | None:
+    try:
+        model.infer(x(), timeout_s=2)
+    except ServerError as error:
+        return type(error)
+    return None
+
+
+def _certificate(folder: Path, name: str, signed_by: str | None = None) -> None:
+    openssl = shutil.which("openssl")
+    assert openssl
+    key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key)]
+    command += ["-out", str(certificate), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    if signed_by:
+        command += ["-CA", str(folder / f"{signed_by}.pem"), "-CAkey", str(folder / f"{signed_by}.key")]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed program
+
+
+def test_tls_and_mutual_tls_connect_and_nothing_falls_back_to_plain_text(tmp_path: Path) -> None:
+    write_add_one(tmp_path / "repository")
+    for name, signed_by in (("ca", None), ("other", None), ("server", "ca"), ("client", "ca")):
+        _certificate(tmp_path, name, signed_by)
+    arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-server-cert={tmp_path}/server.pem"]
+    arguments += [f"--grpc-server-key={tmp_path}/server.key", f"--grpc-root-cert={tmp_path}/ca.pem"]
+    ours = {"private_key": tmp_path / "client.key", "certificate_chain": tmp_path / "client.pem"}
+    with raw_server(tmp_path / "repository", *arguments) as (_, url):
+        with Client(url, tls=TLS.from_files(tmp_path / "ca.pem", **ours)) as client:
+            assert client.model("add_one").infer(x())["Y"].tolist() == [[1, 1, 1, 1]]
+        refused = (TLS.from_files(tmp_path / "other.pem", **ours), TLS.from_files(tmp_path / "ca.pem"), None)
+        for tls in refused:
+            with Client(url, tls=tls, timeout_s=5) as client, pytest.raises(ServerUnavailableError):
+                client.model("add_one")
+
+
+@pytest.mark.parametrize(
+    "url", ["example.org:8001", "10.0.0.1:8001", "[2001:db8::1]:8001", "127.0.0.1.example.org:8001"]
+)
+def test_plain_text_to_another_host_is_refused_unless_asked_for(url: str) -> None:
+    with pytest.raises(InputError, match="insecure=True"):
+        Client(url)
+    Client(url, insecure=True).close()
+    Client(url, tls=TLS()).close()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8001", "localhost:8001", "127.1.2.3:1", "[::1]:8001"])
+def test_plain_text_to_this_machine_is_allowed(url: str) -> None:
+    Client(url).close()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "http://localhost:8001", "localhost:0", "localhost:99999", "a b:1", 7]
+)
+def test_a_malformed_address_is_refused(url: Any) -> None:
+    with pytest.raises(InputError, match="host:port"):
+        Client(url)
+
+
+def test_a_proxy_of_the_environment_is_ignored(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Client(server.grpc_url) as client:
+        assert client.health("add_one")
