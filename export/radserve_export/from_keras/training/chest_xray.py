@@ -23,7 +23,7 @@ _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 2e-3
 # Little data is seen more often, much data less often.
 _IMAGES_SEEN = 120_000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 8, 60
+_FEWEST_EPOCHS, _MOST_EPOCHS = 8, 150
 _SEED_WITHOUT_SPEC = 1
 
 
@@ -117,7 +117,10 @@ def _fit(network: keras.Model, images: NDArray[np.float32], labels: NDArray[np.i
     network.compile(keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY), "sparse_categorical_crossentropy")
     rng = np.random.default_rng(0)
     for epoch in range(epochs):
-        network.fit(_augment(images, rng), labels, batch_size=_BATCH, verbose=0)
+        order = rng.permutation(len(images))
+        varied, ordered = _augment(images[order], rng), labels[order]
+        for start in range(0, len(images), _BATCH):  # fit() would set itself up anew for each epoch's images
+            network.train_on_batch(varied[start : start + _BATCH], ordered[start : start + _BATCH])
         progress("Training chest_xray", epoch + 1, epochs)
 
 
