@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _IMAGE = ImageInput(
-    modalities=("CT",), rows=8, columns=8, window=FixedWindow(center=40, width=400), absent_attributes=Policy.ACCEPT
+    modalities=("CT",), rows=8, columns=8, window=FixedWindow(center=40.0, width=400.0), absent_attributes=Policy.ACCEPT
 )
 _TEXT = TextInput(languages=("en", "zh"), max_tokens=8, max_bytes=1024)
 

@@ -48,15 +48,23 @@ def _application(given: Sequence[str]) -> typer.Typer:
         raise MissingExtraError(extra, "the radserve command") from None
     app = typer.Typer(name="radserve", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+    def tell_version(asked: bool) -> None:  # noqa: FBT001 - typer's signature of an option's callback
+        if asked:
+            print(f"radserve {metadata.version('radserve')}")  # noqa: T201 - asked for
+            raise typer.Exit
+
     @app.callback()
     def root(
         *,
-        version: bool = typer.Option(False, "--version", help="Show the version and exit."),  # noqa: FBT003 - the default
+        version: bool = typer.Option(
+            False,  # noqa: FBT003 - the default
+            "--version",
+            callback=tell_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
     ) -> None:
         """Serve trained Keras models to hospital systems through NVIDIA Triton."""
-        if version:
-            print(f"radserve {metadata.version('radserve')}")  # noqa: T201 - asked for
-            raise typer.Exit
 
     points = {point.name: point for point in metadata.entry_points(group=_GROUP)}
     named = next((argument for argument in given if not argument.startswith("-")), None)

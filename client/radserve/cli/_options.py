@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from radserve.options import TLS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "tls_from"]
+__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "tls_from", "wide_console"]
 
 Url = Annotated[str, typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer.")]
@@ -25,6 +26,9 @@ TlsCa = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
 
+_WIDTH = 200
+
+
 def tls_from(root_certificates: str | Path | None) -> TLS | None:
     """Encryption, where a certificate authority is named.
 
@@ -32,3 +36,9 @@ def tls_from(root_certificates: str | Path | None) -> TLS | None:
         InputError: The file cannot be read.
     """
     return None if root_certificates is None else TLS.from_files(root_certificates)
+
+
+def wide_console() -> Console:
+    """Standard output for tables; as wide as they like where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)

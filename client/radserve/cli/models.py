@@ -6,10 +6,9 @@ import json as jsonlib
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from, wide_console
 from radserve.client import Client
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def models(
         labels = ", ".join(label.name for label in contract.labels)
         row = (contract.name, str(contract.version), contract.task.value, _accepts(contract), labels)
         table.add_row(*row, contract.description)
-    console = Console()
+    console = wide_console()
     console.print(table)
     for contract in contracts:
         if contract.intended_use:

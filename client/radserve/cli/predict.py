@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from, wide_console
 from radserve.client import Client
 from radserve.contracts import TextInput
 from radserve.errors import InputError, RadserveError
@@ -70,6 +70,9 @@ def predict(
     with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
         served = client.model(model)
         reads_text = isinstance(served.contract.input, TextInput)
+        if text and not reads_text:
+            msg = f"model {model} reads files: leave --text out"
+            raise InputError(msg)
         items = [_item(name, reads_text=reads_text) for name in _names(inputs or [])]
         items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
         urgency = None if priority is None else Priority[priority.name]
@@ -127,7 +130,7 @@ def _print_lines(answers: Iterator[tuple[str, Classification | RadserveError]]) 
 
 def _print_table(answers: Iterator[tuple[str, Classification | RadserveError]], total: int, intended_use: str) -> int:
     failed = 0
-    table = Table("input", "finding", "probability", "decision", "code", "version")
+    table = Table(Column("input", overflow="fold"), "finding", "probability", "decision", "code", "version")
     with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
         for name, answer in progress.track(answers, total=total, description="predicting"):
             shown = Text("".join(character if character.isprintable() else "?" for character in name))
@@ -139,7 +142,7 @@ def _print_table(answers: Iterator[tuple[str, Classification | RadserveError]], 
             decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
             code = Text(f"{top.code.value} {top.code.scheme}")
             table.add_row(shown, Text(top.label), f"{top.probability:.3f}", decision, code, str(answer.version))
-    console = Console()
+    console = wide_console()
     console.print(table)
     if intended_use:
         console.print(Text(intended_use))

@@ -1,0 +1,171 @@
+"""The command line, as a script would call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pydicom
+import pytest
+from support.classifiers import image_contract, text_contract, write_classifier
+from support.repositories import write_python
+
+from radserve_server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+CT, MR, CUT = (str(TEST_FILES / name) for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
+RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
+SLOW = """
+import os
+import time
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def initialize(self, args):
+        self.busy = os.path.join(args["model_repository"], "busy")
+    def execute(self, requests):
+        open(self.busy, "w").close()
+        time.sleep(1.5)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", r.inputs()[0].as_numpy())]) for r in requests]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp("repository")
+    write_classifier(repository, image_contract())
+    write_classifier(repository, text_contract())
+    with EmbeddedServer(repository, verify=False, supervise=False) as running:
+        yield running
+
+
+def radserve(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*RADSERVE, *arguments], input=given, capture_output=True, check=False, timeout=60)  # noqa: S603 - ourselves
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_each_input_gets_a_line_of_json_and_one_failure_makes_the_exit_status(server: EmbeddedServer) -> None:
+    done = radserve("predict", "brightness", CT, MR, CUT, CT, "--url", server.grpc_url, "--json", "--priority", "stat")
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["input"] for line in lines] == [CT, MR, CUT, CT]
+    assert [line["error"]["type"] for line in lines[1:3]] == ["OutOfScopeError", "DecodeError"]
+    assert lines[1]["error"]["message"]
+    assert (lines[0]["model"], lines[0]["version"]) == ("brightness", 1)
+    assert lines[0]["findings"][0] == {
+        "label": "dark",
+        "probability": lines[0]["findings"][0]["probability"],
+        "threshold": 0.5,
+        "is_positive": True,
+        "is_indeterminate": False,
+        "code": {"value": "DARK", "scheme": "99TEST", "meaning": "dark"},
+    }
+
+
+def test_all_answered_is_exit_status_0_and_the_table_shows_the_intended_use(server: EmbeddedServer) -> None:
+    done = radserve("predict", "brightness", CT, "--url", server.grpc_url)
+    assert done.returncode == 0
+    for shown in ("dark", "positive", "DARK", "For tests only"):
+        assert shown in done.stdout
+
+
+def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServer) -> None:
+    done = radserve("predict", "brightness", CT, MR, "--url", server.grpc_url)
+    assert done.returncode == 1
+    assert "OutOfScopeError: Modality" in done.stdout
+
+
+def test_a_folder_gives_all_its_files_in_order_but_hidden_ones(server: EmbeddedServer, tmp_path: Path) -> None:
+    for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(Path(CT).read_bytes())
+    done = radserve("predict", "brightness", str(tmp_path), "--url", server.grpc_url, "--json")
+    assert done.returncode == 0
+    names = [Path(json.loads(line)["input"]).relative_to(tmp_path).as_posix() for line in done.stdout.splitlines()]
+    assert names == ["a.dcm", "b/1.dcm", "b/2.dcm"]
+
+
+def test_a_file_is_read_from_standard_input(server: EmbeddedServer) -> None:
+    done = radserve("predict", "brightness", "-", "--url", server.grpc_url, "--json", given=Path(CT).read_bytes())
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["input"] == "-"
+
+
+def test_reports_come_from_files_from_standard_input_and_as_text(server: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("urgent 气胸", encoding="utf-8")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
+    inputs = [str(tmp_path / "good.txt"), str(tmp_path / "bad.txt"), str(tmp_path / "none.txt"), "-"]
+    done = radserve(
+        *("predict", "triage", *inputs, "--text", "urgent: 未见", "--url", server.grpc_url, "--json"), given=b"calm"
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("error", {}).get("type") for line in lines] == [None, "InputError", "InputError", None, None]
+    assert [line["findings"][0]["is_positive"] for line in lines if "findings" in line] == [True, False, True]
+    assert done.returncode == 1
+
+
+def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer) -> None:
+    done = radserve("predict", "brightness", "--text", "x", "--url", server.grpc_url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_models_are_listed(server: EmbeddedServer) -> None:
+    plain = [json.loads(line) for line in radserve("models", "--url", server.grpc_url, "--json").stdout.splitlines()]
+    assert [(line["model"], line["accepts"]) for line in plain] == [("brightness", "CT"), ("triage", "text: en, zh")]
+    assert plain[0]["contract_sha256"] == image_contract().sha256
+    assert "brightness" in radserve("models", "--url", server.grpc_url).stdout
+
+
+def test_health_is_the_exit_status(server: EmbeddedServer) -> None:
+    assert radserve("health", "--url", server.grpc_url).returncode == 0
+    done = radserve("health", "nope", "--url", server.grpc_url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "nope" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("predict", "chest_xray", CT), ("models",), ("health",)])
+def test_no_server_is_one_line_and_exit_status_1(command: tuple[str, ...]) -> None:
+    done = radserve(*command, "--url", "127.0.0.1:9", "--timeout", "2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("radserve: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nope",),
+        ("predict",),
+        ("predict", "m", CT),
+        ("predict", "m", "--url", "127.0.0.1:9"),
+        ("predict", "m", CT, "--url", "127.0.0.1:9", "--priority", "now"),
+        ("predict", "m", CT, "--url", "127.0.0.1:9", "--timeout", "0"),
+        ("health", "--nope"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
+    assert radserve(*arguments).returncode == 2
+
+
+def test_ctrl_c_is_one_line_and_exit_status_130(tmp_path: Path) -> None:
+    write_python(tmp_path, "slow", SLOW)
+    busy = tmp_path / "slow_step" / "busy"
+    with EmbeddedServer(tmp_path, verify=False, supervise=False) as server:
+        busy.unlink()
+        command = [*RADSERVE, "health", "slow", "--url", server.grpc_url]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - ourselves
+        while not busy.exists():
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGINT)
+        _, told = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert told.decode() == "radserve: interrupted\n"
