@@ -16,9 +16,10 @@ from radserve_export.network import Network
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import onnx
     from numpy.typing import NDArray
 
-    from radserve_export.network import Arrays
+    from radserve_export.network import Arrays, Runner
 
 
 def convert(model: keras.Model, *, source_sha256: str, keep_names: bool) -> Network:
@@ -52,7 +53,7 @@ def convert(model: keras.Model, *, source_sha256: str, keep_names: bool) -> Netw
     embeddings = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]  # noqa: SLF001 - as in recurrent.py
     return Network(
         graph=_graph(model, inputs, outputs),
-        reference=lambda arrays: _reference(model, inputs, outputs, arrays),
+        reference=_reference(model, inputs, outputs),
         vocabulary=min((layer.input_dim for layer in embeddings), default=None),
         source_sha256=source_sha256,
         tools={"keras": keras.__version__, "tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__},
@@ -74,18 +75,22 @@ def _call(model: keras.Model, arrays: Sequence[Any]) -> list[Any]:
     return list(keras.tree.flatten(model(packed, training=False)))
 
 
-def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> Any:  # noqa: ANN401 - tf2onnx is untyped
+def _traced(model: keras.Model) -> Any:  # noqa: ANN401 - TensorFlow is untyped
     signature = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=f"radserve_input_{number}")
         for number, tensor in enumerate(model.inputs)
     ]
+    return tf.function(
+        lambda *arrays: _call(model, arrays), input_signature=signature, autograph=False, jit_compile=False
+    )
+
+
+def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
     try:
         with native_recurrent(model) as handlers:
-            function = tf.function(
-                lambda *arrays: _call(model, arrays), input_signature=signature, autograph=False, jit_compile=False
-            )
+            function = _traced(model)
             converted, _ = tf2onnx.convert.from_function(
-                function, input_signature=signature, opset=OPSET, custom_op_handlers=handlers
+                function, input_signature=function.input_signature, opset=OPSET, custom_op_handlers=handlers
             )
     # Keras, TensorFlow and tf2onnx raise whatever they like: to the user it is one thing.
     except Exception as error:
@@ -103,8 +108,12 @@ def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> Any:  #
     )
 
 
-def _reference(
-    model: keras.Model, inputs: list[str], outputs: list[str], arrays: Arrays
-) -> dict[str, NDArray[np.generic]]:
-    answers = _call(model, [keras.ops.convert_to_tensor(arrays[name]) for name in inputs])
-    return {name: np.asarray(answer) for name, answer in zip(outputs, answers, strict=True)}
+def _reference(model: keras.Model, inputs: list[str], outputs: list[str]) -> Runner:
+    """The model's own layers, as TensorFlow runs them; eagerly, a recurrent layer would take seconds."""
+    function = _traced(model)
+
+    def run(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
+        answers = function(*(tf.constant(arrays[name]) for name in inputs))
+        return {name: np.asarray(answer) for name, answer in zip(outputs, answers, strict=True)}
+
+    return run
