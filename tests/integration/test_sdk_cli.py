@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,17 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
 from support.repositories import write_python
 
+from radserve.cli import main
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Run = Callable[..., "Done"]
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT, MR, CUT = (str(TEST_FILES / name) for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
@@ -47,12 +51,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield running
 
 
-def radserve(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*RADSERVE, *arguments], input=given, capture_output=True, check=False, timeout=60)  # noqa: S603 - ourselves
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_each_input_gets_a_line_of_json_and_one_failure_makes_the_exit_status(server: EmbeddedServer) -> None:
+@pytest.fixture
+def radserve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A function that runs the command in this process, which spares the imports."""
+
+    def run(*arguments: str, given: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        return Done(int(caught.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_each_input_gets_a_line_of_json_and_one_failure_makes_the_exit_status(
+    server: EmbeddedServer, radserve: Run
+) -> None:
     done = radserve("predict", "brightness", CT, MR, CUT, CT, "--url", server.grpc_url, "--json", "--priority", "stat")
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -70,20 +92,24 @@ def test_each_input_gets_a_line_of_json_and_one_failure_makes_the_exit_status(se
     }
 
 
-def test_all_answered_is_exit_status_0_and_the_table_shows_the_intended_use(server: EmbeddedServer) -> None:
+def test_all_answered_is_exit_status_0_and_the_table_shows_the_intended_use(
+    server: EmbeddedServer, radserve: Run
+) -> None:
     done = radserve("predict", "brightness", CT, "--url", server.grpc_url)
     assert done.returncode == 0
     for shown in ("dark", "positive", "DARK", "For tests only"):
         assert shown in done.stdout
 
 
-def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServer) -> None:
+def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServer, radserve: Run) -> None:
     done = radserve("predict", "brightness", CT, MR, "--url", server.grpc_url)
     assert done.returncode == 1
     assert "OutOfScopeError: Modality" in done.stdout
 
 
-def test_a_folder_gives_all_its_files_in_order_but_hidden_ones(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_folder_gives_all_its_files_in_order_but_hidden_ones(
+    server: EmbeddedServer, tmp_path: Path, radserve: Run
+) -> None:
     for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(Path(CT).read_bytes())
@@ -93,13 +119,15 @@ def test_a_folder_gives_all_its_files_in_order_but_hidden_ones(server: EmbeddedS
     assert names == ["a.dcm", "b/1.dcm", "b/2.dcm"]
 
 
-def test_a_file_is_read_from_standard_input(server: EmbeddedServer) -> None:
+def test_a_file_is_read_from_standard_input(server: EmbeddedServer, radserve: Run) -> None:
     done = radserve("predict", "brightness", "-", "--url", server.grpc_url, "--json", given=Path(CT).read_bytes())
     assert done.returncode == 0
     assert json.loads(done.stdout)["input"] == "-"
 
 
-def test_reports_come_from_files_from_standard_input_and_as_text(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_reports_come_from_files_from_standard_input_and_as_text(
+    server: EmbeddedServer, tmp_path: Path, radserve: Run
+) -> None:
     (tmp_path / "good.txt").write_text("urgent 气胸", encoding="utf-8")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
     inputs = [str(tmp_path / "good.txt"), str(tmp_path / "bad.txt"), str(tmp_path / "none.txt"), "-"]
@@ -112,19 +140,19 @@ def test_reports_come_from_files_from_standard_input_and_as_text(server: Embedde
     assert done.returncode == 1
 
 
-def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer) -> None:
+def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer, radserve: Run) -> None:
     done = radserve("predict", "brightness", "--text", "x", "--url", server.grpc_url)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_models_are_listed(server: EmbeddedServer) -> None:
+def test_models_are_listed(server: EmbeddedServer, radserve: Run) -> None:
     plain = [json.loads(line) for line in radserve("models", "--url", server.grpc_url, "--json").stdout.splitlines()]
     assert [(line["model"], line["accepts"]) for line in plain] == [("brightness", "CT"), ("triage", "text: en, zh")]
     assert plain[0]["contract_sha256"] == image_contract().sha256
     assert "brightness" in radserve("models", "--url", server.grpc_url).stdout
 
 
-def test_health_is_the_exit_status(server: EmbeddedServer) -> None:
+def test_health_is_the_exit_status(server: EmbeddedServer, radserve: Run) -> None:
     assert radserve("health", "--url", server.grpc_url).returncode == 0
     done = radserve("health", "nope", "--url", server.grpc_url)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -132,7 +160,7 @@ def test_health_is_the_exit_status(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize("command", [("predict", "chest_xray", CT), ("models",), ("health",)])
-def test_no_server_is_one_line_and_exit_status_1(command: tuple[str, ...]) -> None:
+def test_no_server_is_one_line_and_exit_status_1(command: tuple[str, ...], radserve: Run) -> None:
     done = radserve(*command, "--url", "127.0.0.1:9", "--timeout", "2")
     assert done.returncode == 1
     assert done.stderr.startswith("radserve: ")
@@ -152,7 +180,7 @@ def test_no_server_is_one_line_and_exit_status_1(command: tuple[str, ...]) -> No
         ("health", "--nope"),
     ],
 )
-def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...], radserve: Run) -> None:
     assert radserve(*arguments).returncode == 2
 
 

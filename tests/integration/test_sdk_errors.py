@@ -116,7 +116,7 @@ def send(client: Client, model: Model, **changed: Any) -> object:
             target.shape[:] = value
         else:
             setattr(target, name, value)
-    return client._transport.infer(request, timeout_s=5)
+    return client._session.transport.infer(request, timeout_s=5)
 
 
 def test_a_full_queue_is_overload_at_once(model: Model) -> None:

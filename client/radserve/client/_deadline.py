@@ -1,0 +1,35 @@
+"""One time budget over everything that a call does."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from radserve.errors import DeadlineExceededError, InputError
+
+
+class Deadline:
+    """How long a call may still take."""
+
+    def __init__(self, timeout_s: float) -> None:
+        if not (isinstance(timeout_s, int | float) and math.isfinite(timeout_s) and timeout_s > 0):
+            msg = "timeout_s must be a finite number of seconds above 0"
+            raise InputError(msg)
+        self.timeout_s = float(timeout_s)
+        self._end = time.monotonic() + self.timeout_s
+
+    def remaining_s(self, model: str | None = None) -> float:
+        """Seconds left.
+
+        Raises:
+            DeadlineExceededError: None.
+        """
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
+            msg = f"the {self.timeout_s:g} s allowed are over: allow more with timeout_s"
+            raise DeadlineExceededError(msg, model=model)
+        return remaining
+
+    def remaining_or_zero_s(self) -> float:
+        """Seconds left, 0 where there are none."""
+        return max(0.0, self._end - time.monotonic())
