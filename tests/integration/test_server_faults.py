@@ -101,8 +101,10 @@ def test_a_killed_stub_is_replaced(instances: int, tmp_path: Path, start_server:
 
 def test_a_frozen_stub_is_replaced(repository: Path, start_server: StartServer) -> None:
     watched = Watched(start_server, repository)
-    os.kill(watched.stubs()[0], signal.SIGSTOP)
+    frozen = watched.stubs()[0]
+    os.kill(frozen, signal.SIGSTOP)
     seen = watched.wait_for(EventKind.HEALED)
+    assert frozen not in watched.stubs()
     assert [event.kind for event in seen] == [EventKind.CANARY_FAILED, EventKind.HEALED]
     assert seen[0].model == "add_one"
     assert add_one(watched.server.grpc_url) == [1, 1, 1, 1]
@@ -134,13 +136,13 @@ def test_a_stub_that_dies_of_a_request_is_replaced_and_stopping_is_not_blocked(
     assert time.monotonic() - started < 5
 
 
-def test_the_shared_memory_of_a_dead_stub_is_removed(repository: Path, start_server: StartServer) -> None:
+def test_the_shared_memory_of_a_frozen_stub_is_removed(repository: Path, start_server: StartServer) -> None:
     watched = Watched(start_server, repository)
-    dead = stubs_of(watched.server.pid, repository)[0]
-    os.kill(dead.pid, signal.SIGKILL)
+    (frozen,) = stubs_of(watched.server.pid, repository)
+    os.kill(frozen.pid, signal.SIGSTOP)
     watched.wait_for(EventKind.HEALED)
     add_one(watched.server.grpc_url)
-    _wait_until(lambda: not any(dead.region in name for name in leftovers()))
+    _wait_until(lambda: not any(frozen.region in name for name in leftovers()))
 
 
 def test_a_killed_server_is_restarted_on_the_same_ports(repository: Path, start_server: StartServer) -> None:
@@ -179,6 +181,14 @@ def test_a_server_stopped_during_a_restart_stays_stopped(repository: Path, start
     watched = Watched(start_server, repository)
     os.kill(watched.server.pid, signal.SIGKILL)
     watched.wait_for(EventKind.SERVER_DIED)
+    watched.server.stop()
+    assert leftovers() == before
+
+
+def test_stopping_with_a_frozen_stub_leaves_nothing(repository: Path, start_server: StartServer) -> None:
+    before = leftovers()
+    watched = Watched(start_server, repository, supervise=False)
+    os.kill(watched.stubs()[0], signal.SIGSTOP)
     watched.server.stop()
     assert leftovers() == before
 

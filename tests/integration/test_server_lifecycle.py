@@ -65,6 +65,15 @@ def test_a_stopped_server_can_be_started_again(repository: Path) -> None:
             server.stop()
 
 
+def test_a_supervisor_cannot_bring_back_a_stopped_server(repository: Path, start_server: StartServer) -> None:
+    before = leftovers()
+    server = start_server(repository)
+    server.stop()
+    with pytest.raises(ServerStartError, match="was stopped"):
+        server.launch()
+    assert leftovers() == before
+
+
 def test_starting_twice_is_refused(repository: Path, start_server: StartServer) -> None:
     server = start_server(repository)
     with pytest.raises(ServerStartError, match="stop it first"):

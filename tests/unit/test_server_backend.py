@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 _MODEL = Path(radserve_server.__file__).parent / "backends" / "onnxruntime" / "model.py"
 
 
+def _record(*args: object, **kwargs: object) -> SimpleNamespace:
+    return SimpleNamespace(args=args, **kwargs)
+
+
 class _TritonError(Exception):
     CANCELLED, INVALID_ARG, INTERNAL = range(3)
 
@@ -27,7 +32,7 @@ class _TritonError(Exception):
 def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The backend's module, with no more of Triton's than an error needs."""
     utils = ModuleType("triton_python_backend_utils")
-    utils.InferenceResponse = SimpleNamespace  # type: ignore[attr-defined]
+    utils.Tensor = utils.InferenceResponse = _record  # type: ignore[attr-defined]
     utils.TritonError = _TritonError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, utils.__name__, utils)
     spec = importlib.util.spec_from_file_location("backend_under_test", _MODEL)
@@ -94,3 +99,38 @@ def test_cancelled_requests_are_not_run(backend: Any, count: int) -> None:
     model = backend.TritonPythonModel()  # without a session: running anything would raise
     responses = model.execute([SimpleNamespace(is_cancelled=lambda: True)] * count)
     assert [response.error.args[1] for response in responses] == [_TritonError.CANCELLED] * count
+
+
+class _Session:
+    """Counts rows, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], tuple[int, ...]]] = []
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        self.calls.append((names, feeds["X"].shape))
+        return [feeds["X"] for _ in names]
+
+
+def _request(rows: int, *wanted: str) -> SimpleNamespace:
+    tensor = SimpleNamespace(name=lambda: "X", as_numpy=lambda: np.zeros((rows, 2), np.float32))
+    return SimpleNamespace(is_cancelled=lambda: False, inputs=lambda: [tensor], requested_output_names=lambda: wanted)
+
+
+def _model(backend: Any, *, batched: bool) -> tuple[Any, _Session]:
+    model = backend.TritonPythonModel()
+    model._session, model._batched = _Session(), batched
+    model._input_types, model._outputs = {"X": "TYPE_FP32"}, ["Y", "Z"]
+    return model, model._session
+
+
+def test_only_what_the_requests_of_a_batch_ask_for_is_computed(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    model.execute([_request(1, "Z"), _request(3, "Z")])
+    assert session.calls == [(["Z"], (4, 2))]
+
+
+def test_without_batch_axis_each_request_is_run_by_itself(backend: Any) -> None:
+    model, session = _model(backend, batched=False)
+    model.execute([_request(1, "Y"), _request(3, "Y", "Z")])
+    assert session.calls == [(["Y"], (1, 2)), (["Y", "Z"], (3, 2))]
