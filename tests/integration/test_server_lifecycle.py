@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -161,7 +162,8 @@ def test_an_address_that_others_can_reach_is_refused(repository: Path) -> None:
 def test_a_damaged_installation_is_refused_before_anything_is_started(
     repository: Path, copy_triton: CopyTriton
 ) -> None:
-    assert "so.9.0 is missing" in _refusal(repository, tritonserver=copy_triton(libpython="libpython3.11.so.9.0"))
+    broken = copy_triton(libpython=f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.9.0")
+    assert "so.9.0 is missing" in _refusal(repository, tritonserver=broken)
 
 
 def test_an_installation_outside_the_wheel_serves(
