@@ -7,19 +7,22 @@ real patient is in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Table
 
-from radserve import Client, Classification, RadserveError
+from radserve import Client, Model, RadserveError
 from radserve_export.synthetic import Split, generate
 from radserve_server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -69,11 +72,11 @@ def inputs() -> Iterator[Input]:
         yield Input(model, what, Path(str(path)))
 
 
-def describe(item: Input, predict: Callable[[], Classification]) -> tuple[list[str], bool]:
+def describe(item: Input, model: Model) -> tuple[list[str], bool]:
     """One row of the table, and whether the input was answered."""
     began = perf_counter()
     try:
-        result = predict()
+        result = model.predict(item.source)
     except RadserveError as error:
         took = (perf_counter() - began) * 1e3
         return [item.model, item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], False
@@ -108,7 +111,7 @@ def main() -> int:
         with phase("sending inputs"), Client(server.grpc_url) as client:
             models = {name: client.model(name) for name in {item.model for item in todo}}
             for item in todo:
-                row, ok = describe(item, lambda item=item: models[item.model].predict(item.source))
+                row, ok = describe(item, models[item.model])
                 table.add_row(*row)
                 answered, refused = answered + ok, refused + (not ok)
             uses = {name: model.contract.intended_use for name, model in models.items()}

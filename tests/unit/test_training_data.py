@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from radserve.errors import SpecError
 from radserve_export.from_keras.training import load_dataset, train_model
@@ -25,7 +26,7 @@ def two_labels() -> Spec:
     return msgspec.structs.replace(spec, labels=spec.labels[:2])
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+def save_npz(path: Path, images: NDArray[np.generic], labels: NDArray[np.uint8]) -> Path:
     np.savez(path, train_images=images, train_labels=labels)
     return path
 
@@ -50,7 +51,9 @@ def test_medmnist_file_is_read(tmp_path: Path) -> None:
     ],
     ids=["size", "dtype", "label out of range", "count", "empty"],
 )
-def test_medmnist_file_that_does_not_fit_is_refused(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def test_medmnist_file_that_does_not_fit_is_refused(
+    tmp_path: Path, images: NDArray[np.generic], labels: NDArray[np.uint8]
+) -> None:
     with pytest.raises(SpecError):
         load_dataset(two_labels(), save_npz(tmp_path / "x.npz", images, labels), None, quiet)
 
