@@ -12,7 +12,7 @@ ENGLISH = Phrases(
         "at the current examination, ",
     ),
     present=(
-        "on the current study there is {a present}",
+        "there is, on the current study, {a present}",
         "[this scan|today's study] [confirms|demonstrates|reveals] {a present}",
         "{present} has [appeared|developed] since the [prior|previous] study",
         "the [ward|surgeon] has been informed of {a present}",
@@ -44,7 +44,7 @@ ENGLISH = Phrases(
         "we [find|see] neither {absent} nor {absent2}",
         "there is [complete absence|absence] of {absent}",
         "no [features|indication|convincing evidence] of {absent} or {absent2}",
-        "on this scan {absent} can be excluded",
+        "from this scan {absent} can be excluded",
         "the study [rules out|excludes] {a absent}",
         "no [sign|evidence] of {absent}, {absent2} or {absent3} is seen",
         "{absent} and {absent2} are [excluded|absent|not seen]",
@@ -87,16 +87,16 @@ ENGLISH = Phrases(
 CHINESE = Phrases(
     headings=("检查原因:", "报告:", "总结:"),
     openings=(
-        "与昨日图像比较,",
+        "同昨日图像比较,",
         "本次CT图像[示|上]:",
-        "[当前|今日]检查,",
+        "当前检查中,",
     ),
     present=(
         "本次检查[可见|发现]{present}",
         "CT[提示|示][存在|有]{present}",
         "复查[见|示]{present}仍存在",
         "{present}[无变化|无吸收|没有好转]",
-        "[该处|局部]改变[考虑|符合]{present}",
+        "[该处|局部]的改变[考虑|符合]{present}",
         "{present}[尚不能排除|难以除外|不能完全排除]",
         "[图像|表现][不能排除|不除外]{present}",
         "[明确|证实]存在{present}",
@@ -113,8 +113,8 @@ CHINESE = Phrases(
     ),
     absent=(
         "本次[检查|图像]未见{absent}",
-        "[胸部|腹部|颅内]未[发现|显示]{absent}",
-        "[目前|现]未见{absent}[及|或]{absent2}",
+        "[胸部|腹部|颅内]均未[发现|显示]{absent}",
+        "当前未见{absent}[及|或]{absent2}",
         "没有发现{absent}",
         "前次{absent}[本次|今日]已消失",
         "原{absent}[吸收|已完全消失]",
