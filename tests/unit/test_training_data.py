@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from radserve.errors import SpecError
 from radserve_export.from_keras.training import load_dataset, train_model
 from radserve_export.spec import Spec, load_spec
 from radserve_export.synthetic import Split, generate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SPECS = Path(__file__).resolve().parents[2] / "export" / "specs"
 
@@ -26,7 +29,7 @@ def two_labels() -> Spec:
     return msgspec.structs.replace(spec, labels=spec.labels[:2])
 
 
-def save_npz(path: Path, images: NDArray[np.generic], labels: NDArray[np.uint8]) -> Path:
+def save_npz(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic]) -> Path:
     np.savez(path, train_images=images, train_labels=labels)
     return path
 
@@ -52,7 +55,7 @@ def test_medmnist_file_is_read(tmp_path: Path) -> None:
     ids=["size", "dtype", "label out of range", "count", "empty"],
 )
 def test_medmnist_file_that_does_not_fit_is_refused(
-    tmp_path: Path, images: NDArray[np.generic], labels: NDArray[np.uint8]
+    tmp_path: Path, images: NDArray[np.generic], labels: NDArray[np.generic]
 ) -> None:
     with pytest.raises(SpecError):
         load_dataset(two_labels(), save_npz(tmp_path / "x.npz", images, labels), None, quiet)
