@@ -173,7 +173,7 @@ def load_spec(path: Path) -> Spec:
         msg = f"cannot read the spec {path}: {error.strerror}"
         raise SpecError(msg) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"{path}: {error}"
+        msg = f"{path}: {' '.join(str(error).split())}"  # YAML's errors have several lines
         raise SpecError(msg) from error
     problem = _contradiction(spec)
     if problem is not None:

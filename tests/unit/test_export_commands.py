@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from support.exports import dense_network, image_spec, write_spec
+from typer.testing import CliRunner
+
+from radserve_export import commands, pipeline
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+app = typer.Typer()
+for command in (commands.export, commands.check, commands.train):
+    app.command()(command)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: dense_network())
+    return write_spec(tmp_path, image_spec())
+
+
+def _run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_an_export_says_what_it_published(tmp_path: Path, spec: Path) -> None:
+    code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
+    assert (code, errors) == (0, "")
+    assert output.startswith("tiny: published as version 1 in")
+    code, output, _ = _run("export", spec, "--repository", tmp_path / "models")
+    assert code == 0
+    assert output.startswith("tiny: unchanged, still version 1 in")
+
+
+def test_a_failed_export_is_one_line_and_exit_code_1(tmp_path: Path, spec: Path) -> None:
+    spec.write_text("name: 1")
+    code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
+    assert (code, output) == (1, "")
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_interrupted_export_is_one_line_and_exit_code_130(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "_network", interrupted)
+    code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
+    assert (code, output, errors) == (130, "", "interrupted; nothing was written\n")
+
+
+def test_one_model_file_belongs_to_one_spec(spec: Path) -> None:
+    code, _, errors = _run("export", spec, spec, "--model", "m.keras")
+    assert code == 1
+    assert "--model belongs to one spec" in errors
+
+
+def test_check_says_that_nothing_is_wrong(tmp_path: Path, spec: Path) -> None:
+    _run("export", spec, "--repository", tmp_path / "models")
+    assert _run("check", tmp_path / "models") == (0, f"{tmp_path / 'models'}: nothing wrong\n", "")
+    assert _run("check", tmp_path / "models", "--json") == (0, "[]\n", "")
+
+
+def test_check_lists_findings_and_exits_1(tmp_path: Path, spec: Path) -> None:
+    _run("export", spec, "--repository", tmp_path / "models")
+    (tmp_path / "models/tiny/labels.txt").unlink()
+    code, output, _ = _run("check", tmp_path / "models", "--json")
+    assert code == 1
+    assert {"file": "tiny/labels.txt", "message": "missing"} in json.loads(output)
+    code, output, _ = _run("check", tmp_path / "models")
+    assert code == 1
+    assert "tiny/labels.txt: missing\n" in output
+
+
+def test_checking_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    code, _, errors = _run("check", tmp_path / "absent")
+    assert code == 1
+    assert errors.startswith("error: there is no model repository")
+
+
+@pytest.mark.parametrize("options", [["--data", "a.npz", "--data-folder", "d"], ["--data-folder", "d"]])
+def test_contradicting_training_data_is_one_line(spec: Path, options: list[str]) -> None:
+    code, _, errors = _run("train", spec, *options)
+    assert code == 1
+    assert errors.count("\n") == 1
+
+
+def test_the_module_is_cheap_to_import() -> None:
+    script = (
+        "import sys, radserve_export.commands\n"
+        "print(sorted({'tensorflow', 'keras', 'onnx', 'onnxruntime', 'numpy', 'grpc'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert found.stdout == "[]\n"
+
+
+def test_all_but_from_keras_works_without_tensorflow() -> None:
+    script = (
+        "import sys, radserve_export.pipeline, radserve_export.check, radserve_export.evaluate\n"
+        "print(sorted({'tensorflow', 'keras', 'tf2onnx'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert found.stdout == "[]\n"

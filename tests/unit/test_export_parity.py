@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from support.exports import dense_network, image_spec, runner, write_spec
+
+from radserve.contracts import Datatype, TensorSpec
+from radserve.errors import ParityError
+from radserve_export.graphs import NETWORK_INPUT
+from radserve_export.parity import Stage, batch_sizes, check_parity, random_input
+from radserve_export.spec import Spec, load_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from radserve_export.network import Arrays
+
+
+@pytest.fixture
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
+    return load_spec(write_spec(tmp_path_factory.mktemp("spec"), image_spec()))
+
+
+def _images(batch: int, rng: np.random.Generator) -> Arrays:
+    return {NETWORK_INPUT: rng.standard_normal((batch, 4, 3, 1)).astype(np.float32)}
+
+
+def _stage(exported: Callable[[Arrays], dict[str, Any]], reference: Callable[[Arrays], dict[str, Any]]) -> Stage:
+    return Stage("network", _images, exported, reference)
+
+
+def _answers(**arrays: Any) -> Callable[[Arrays], dict[str, Any]]:
+    return lambda feeds: {
+        name: np.repeat(np.asarray(row)[None], len(next(iter(feeds.values()))), 0) for name, row in arrays.items()
+    }
+
+
+def test_an_equal_network_passes_at_all_batch_sizes(spec: Spec) -> None:
+    network = dense_network()
+    report = check_parity([_stage(network.reference, network.reference)], spec=spec)
+    assert report["batch_sizes"] == [1, 2, 7, 64]
+    assert report["outputs"]["network/NETWORK_OUTPUT"] == {"max_abs": 0.0, "argmax_agreement": 1.0, "failures": []}
+
+
+def test_a_permuted_weight_is_caught_and_located(spec: Spec) -> None:
+    network = dense_network()
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(network.graph)
+    weights = numpy_helper.to_array(wrong.graph.initializer[0])
+    wrong.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights[:, [1, 0, 2]], "weights"))
+    with pytest.raises(
+        ParityError, match=r"^tiny does not .*network: NETWORK_OUTPUT differs by .* on a random batch of \d+, row \d+"
+    ) as caught:
+        check_parity([_stage(runner(wrong), network.reference)], spec=spec)
+    found = caught.value.report["outputs"]["network/NETWORK_OUTPUT"]
+    assert found["max_abs"] > 0.1
+    assert found["argmax_agreement"] < 1
+
+
+@pytest.mark.parametrize("who", ["the graph", "Keras itself"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_fail_even_where_both_have_them(spec: Spec, who: str, value: float) -> None:
+    finite, broken = _answers(NETWORK_OUTPUT=[0.1, 0.9]), _answers(NETWORK_OUTPUT=[0.1, value])
+    exported, reference = (broken, broken) if who == "Keras itself" else (broken, finite)
+    with pytest.raises(ParityError, match=f"of {who} is NaN or infinite"):
+        check_parity([_stage(exported, reference)], spec=spec)
+
+
+@pytest.mark.parametrize(("off", "passes"), [(0.9e-5, True), (3e-5, False)])
+def test_the_specs_tolerance_decides(spec: Spec, off: float, *, passes: bool) -> None:
+    stages = [_stage(_answers(NETWORK_OUTPUT=[off]), _answers(NETWORK_OUTPUT=[0.0]))]
+    if passes:
+        check_parity(stages, spec=spec)
+    else:
+        with pytest.raises(ParityError, match="differs by 3e-05"):
+            check_parity(stages, spec=spec)
+
+
+def test_another_shape_fails(spec: Spec) -> None:
+    stages = [_stage(_answers(NETWORK_OUTPUT=[1.0, 2.0]), _answers(NETWORK_OUTPUT=[1.0]))]
+    with pytest.raises(ParityError, match=r"has shape \(1, 2\) instead of \(1, 1\)"):
+        check_parity(stages, spec=spec)
+
+
+@pytest.mark.parametrize(("p", "passes"), [(0.500004, True), (0.6, False)])
+def test_a_decision_may_differ_only_on_the_threshold(spec: Spec, p: float, *, passes: bool) -> None:
+    row = np.array([p, 0.1, 0.1], np.float32)
+    stages = [
+        _stage(
+            _answers(PROBABILITIES=row, DECISIONS=np.array([0, 0, 0], np.int8)),
+            _answers(PROBABILITIES=row, DECISIONS=np.array([2, 0, 0], np.int8)),
+        )
+    ]
+
+    if passes:
+        check_parity(stages, spec=spec)
+    else:
+        with pytest.raises(ParityError, match="DECISIONS differ"):
+            check_parity(stages, spec=spec)
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(0, (1, 2, 7)), (1, (1,)), (4, (1, 2, 4)), (64, (1, 2, 7, 64))])
+def test_batch_sizes_stay_within_the_largest(largest: int, sizes: tuple[int, ...]) -> None:
+    assert batch_sizes(largest) == sizes
+
+
+@pytest.mark.parametrize("dtype", [Datatype.UINT8, Datatype.UINT16, Datatype.INT16])
+def test_random_wire_values_span_the_whole_range(dtype: Datatype) -> None:
+    wanted = TensorSpec(name="x", dtype=dtype, dims=(200, 200))
+    values = random_input(wanted, 4, np.random.default_rng(0), vocabulary=None, limits=None)
+    limits = np.iinfo(dtype.numpy.name)
+    span = limits.max - limits.min
+    assert values.dtype == dtype.numpy
+    assert int(values.min()) <= limits.min + span * 0.01
+    assert int(values.max()) >= limits.max - span * 0.01
+
+
+def test_random_token_ids_stay_in_the_vocabulary_and_are_right_padded() -> None:
+    wanted = TensorSpec(name="x", dtype=Datatype.INT32, dims=(30,))
+    ids = random_input(wanted, 40, np.random.default_rng(0), vocabulary=9, limits=None)
+    assert set(np.unique(ids)) == set(range(9))
+    assert not ids[0].any(), "a fully padded row is among them"
+    lengths = (ids != 0).sum(1)
+    for row, length in zip(ids, lengths, strict=True):
+        assert row[:length].all()
+    assert len(set(lengths)) > 10
+
+
+def test_an_input_range_bounds_the_random_values() -> None:
+    wanted = TensorSpec(name="x", dtype=Datatype.INT16, dims=(100,))
+    values = random_input(wanted, 10, np.random.default_rng(0), vocabulary=None, limits=(-2, 2))
+    assert set(np.unique(values)) == {-2, -1, 0, 1, 2}

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.exports import image_spec, label, text_spec, write_spec
+
+from radserve.errors import SpecError
+from radserve_export.spec import load_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _image(**changes: Any) -> dict[str, Any]:
+    return {**image_spec()["input"], **changes}
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        (image_spec(name="Has Spaces"), "name"),
+        (image_spec(task="image_regression"), "task"),
+        (image_spec(model=None), "model"),
+        (image_spec(colour="red"), "colour"),
+        (image_spec(input=None), "needs input"),
+        (image_spec(labels=None), "needs labels"),
+        (image_spec(input=_image(rows=0)), "rows"),
+        (image_spec(input=_image(wire_dtype="FP32")), "wire_dtype"),
+        (image_spec(input=text_spec()["input"]), "input"),
+        (image_spec(labels=[label("a"), label("a")]), "labels: two have the same name"),
+        (image_spec(labels=[label("a")]), "exclusive"),
+        (image_spec(labels=[label("a", threshold=0.5, indeterminate=[0.6, 0.7]), label("b")]), "indeterminate"),
+        (image_spec(network_input={"mean": [0.1, 0.2]}), "network_input.mean"),
+        (image_spec(network_input={"std": [0.0]}), "std"),
+        (image_spec(serving={"max_batch_size": 0}), "max_batch_size"),
+        (image_spec(tokenizer="tokenizer.json"), "tokenizer"),
+        (image_spec(parity={"atol": 0}), "atol"),
+        (image_spec(parity={"input_range": [1, -1]}), "input_range"),
+        (text_spec(tokenizer=None), "tokenizer"),
+        (text_spec(network_input={"scale": 2.0}), "network_input"),
+        ({"name": "t", "task": "tensors", "model": "m.keras", "labels": [label("a")]}, "task tensors takes no labels"),
+    ],
+)
+def test_a_wrong_spec_is_one_line_that_names_the_field(tmp_path: Path, spec: dict[str, Any], named: str) -> None:
+    path = write_spec(tmp_path, spec)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert named in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_spec_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"absent\.yaml: No such file"):
+        load_spec(tmp_path / "absent.yaml")
+
+
+def test_what_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: [")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_task_tensors_needs_three_fields(tmp_path: Path) -> None:
+    spec = load_spec(write_spec(tmp_path, {"name": "t", "task": "tensors", "model": "m.keras"}))
+    assert spec.serving.max_batch_size == 64
