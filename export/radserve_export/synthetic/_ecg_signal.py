@@ -47,16 +47,23 @@ _LIMB_LEADS: Final = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [-0.5, -0.5]
 _TWELVE: Final = np.vstack([_LIMB_LEADS @ np.eye(2, 8), np.eye(8)[2:]])
 
 
+# Septal, apical and basal activation of the ventricles, dipoles (x, y, z) in mV.
+_QRS: Final = np.array([[-0.15, -0.10, -0.30], [0.95, 0.85, 0.15], [-0.10, -0.15, 0.45]])
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Heart:
     """What one generated person's beats have in common."""
 
     gain_mv: float
     rotation: NDArray[np.float64]
-    p_mv: float
+    p_mv: NDArray[np.float64]
     pr_s: float
     qrs_scale: float
-    t_scale: float
+    qrs_mv: NDArray[np.float64]
+    t_mv: NDArray[np.float64]
+    t_delay: float
+    t_width: float
     ectopic_dipole: NDArray[np.float64]
     ectopic_width_s: float
 
@@ -80,14 +87,14 @@ def electrocardiogram(label: str, frequency_hz: int, rng: np.random.Generator) -
         _add_beat(dipole, beat, heart, frequency_hz, with_p=not fibrillating, rng=rng)
     if fibrillating:
         dipole += _fibrillatory_waves(samples, frequency_hz, rng)
-    placement = _DOWER + rng.normal(0.0, 0.07, _DOWER.shape)
+    placement = _DOWER + rng.normal(0.0, 0.1, _DOWER.shape)
     independent = placement @ dipole + _disturbance(samples, frequency_hz, rng)
     leads: NDArray[np.float64] = _TWELVE @ independent
     return leads
 
 
 def _draw_heart(rng: np.random.Generator) -> _Heart:
-    frontal, horizontal = rng.normal(0.0, np.radians([22.0, 18.0]))
+    frontal, horizontal = rng.normal(0.0, np.radians([26.0, 22.0]))
     cos_f, sin_f, cos_h, sin_h = np.cos(frontal), np.sin(frontal), np.cos(horizontal), np.sin(horizontal)
     about_z = np.array([[cos_f, -sin_f, 0.0], [sin_f, cos_f, 0.0], [0.0, 0.0, 1.0]])
     about_y = np.array([[cos_h, 0.0, sin_h], [0.0, 1.0, 0.0], [-sin_h, 0.0, cos_h]])
@@ -95,10 +102,13 @@ def _draw_heart(rng: np.random.Generator) -> _Heart:
     return _Heart(
         gain_mv=float(np.clip(rng.lognormal(0.0, 0.25), 0.55, 1.8)),
         rotation=about_z @ about_y,
-        p_mv=float(rng.uniform(0.06, 0.16)),
+        p_mv=rng.uniform(0.05, 0.18) * (np.array([0.55, 0.90, -0.10]) + rng.normal(0.0, 0.2, 3)),
         pr_s=float(rng.uniform(0.12, 0.17)),
         qrs_scale=float(rng.uniform(0.85, 1.25)),
-        t_scale=float(rng.uniform(0.5, 1.3)),
+        qrs_mv=_QRS + rng.normal(0.0, 0.12, _QRS.shape),
+        t_mv=rng.uniform(0.4, 1.8) * (np.array([0.26, 0.28, -0.12]) + rng.normal(0.0, 0.08, 3)),
+        t_delay=float(rng.uniform(0.25, 0.31)),
+        t_width=float(rng.uniform(0.03, 0.05)),
         ectopic_dipole=direction / np.linalg.norm(direction) * rng.uniform(1.0, 1.9),
         ectopic_width_s=float(rng.uniform(0.030, 0.045)),
     )
@@ -173,19 +183,18 @@ def _add_beat(
             (0.20 + 0.14 * stretch, 0.07, -0.35 * main),
         ]
     else:
-        q = heart.qrs_scale
-        t = heart.t_scale * np.array([0.26, 0.28, -0.12])
+        q, (septal, apical, basal) = heart.qrs_scale, heart.qrs_mv @ heart.rotation.T
+        t_s, t = heart.t_delay * stretch, heart.rotation @ heart.t_mv
         waves = [
-            (-0.022 * q, 0.007 * q, heart.rotation @ np.array([-0.15, -0.10, -0.30])),
-            (0.0, 0.010 * q, heart.rotation @ np.array([0.95, 0.85, 0.15])),
-            (0.024 * q, 0.010 * q, heart.rotation @ np.array([-0.10, -0.15, 0.45])),
-            (0.28 * stretch, 0.045 * stretch, heart.rotation @ t),
-            (0.28 * stretch + 0.06 * stretch, 0.03 * stretch, heart.rotation @ (0.4 * t)),
+            (-0.022 * q, 0.007 * q, septal),
+            (0.0, 0.010 * q, apical),
+            (0.024 * q, 0.010 * q, basal),
+            (t_s, heart.t_width * stretch, t),
+            (t_s + 1.2 * heart.t_width * stretch, 0.7 * heart.t_width * stretch, 0.4 * t),
         ]
         if with_p:
             pr_s = heart.pr_s * min(1.0, 0.5 + 0.5 * stretch)
-            p = heart.p_mv / heart.gain_mv * np.array([0.55, 0.90, -0.10])
-            waves.append((-pr_s, 0.022, p))
+            waves.append((-pr_s, 0.022, heart.p_mv / heart.gain_mv))
     for offset_s, width_s, vector in waves:
         center_s = beat.time_s + offset_s
         first = max(0, int((center_s - 4 * width_s) * frequency_hz))
@@ -202,18 +211,21 @@ def _fibrillatory_waves(samples: int, frequency_hz: int, rng: np.random.Generato
     wobble = rng.uniform(0.3, 1.2) * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * time_s + rng.uniform(0, 2 * np.pi))
     phase = 2 * np.pi * rate_hz * time_s + wobble + rng.uniform(0, 2 * np.pi)
     swell = 1.0 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time_s + rng.uniform(0, 2 * np.pi))
-    amplitude_mv = rng.uniform(0.02, 0.09)
+    amplitude_mv = rng.uniform(0.01, 0.08)
     wave = amplitude_mv * swell * (np.sin(phase) + 0.35 * np.sin(2 * phase + rng.uniform(0, 2 * np.pi)))
     direction = np.array([-0.3, 0.5, -0.8]) + rng.normal(0.0, 0.2, 3)
     return np.outer(direction, wave)
 
 
 def _disturbance(samples: int, frequency_hz: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Baseline wander, mains hum and muscle noise of the eight independent leads, ``(8, samples)`` mV."""
+    """Wander, moving electrodes, mains hum and muscle noise of the independent leads, ``(8, samples)`` mV."""
     time_s = np.arange(samples) / frequency_hz
     slow_hz = rng.uniform([0.05, 0.15, 0.3], [0.15, 0.3, 0.5])
     wander = np.sin(2 * np.pi * slow_hz[:, None] * time_s + rng.uniform(0, 2 * np.pi, (3, 1)))
     seen = rng.normal(0.0, rng.uniform(0.01, 0.10), (8, 3)) @ wander
+    moved_s, lasting_s = rng.uniform(0.0, DURATION_S, (4, 1)), rng.uniform(0.05, 0.4, (4, 1))
+    bumps = np.exp(-0.5 * ((time_s - moved_s) / lasting_s) ** 2)
+    seen += rng.normal(0.0, rng.uniform(0.0, 0.05), (8, 4)) @ bumps
     mains = np.sin(2 * np.pi * rng.choice((50.0, 60.0)) * time_s + rng.uniform(0, 2 * np.pi))
     hum = np.outer(rng.normal(0.0, rng.uniform(0.0, 0.02), 8), mains)
     # White at the highest sampling frequency: a slower recorder sees less of its power.
