@@ -260,6 +260,8 @@ def test_a_server_that_shuts_down_is_unavailable_and_answers_what_it_has(tmp_pat
                 outcomes.append(_kind(other))
                 time.sleep(0.01)
             assert call.result()["Y"][0, 0] == 2.5
+            while not process.ended.wait(0.01):
+                outcomes.append(_kind(other))
     after_the_signal_was_heard = outcomes[outcomes.index(ServerUnavailableError) :]
     assert set(after_the_signal_was_heard) == {ServerUnavailableError}
 

@@ -272,6 +272,22 @@ def test_attributes_that_contradict_the_data_are_refused(attributes: dict[str, A
         read_image(make(**attributes), frame=0)
 
 
+def test_dimensions_that_no_frame_can_have_are_refused_before_decoding() -> None:
+    dataset = pydicom.dcmread(TEST_FILES / "MR_small_RLE.dcm")
+    dataset.Rows = dataset.Columns = 65535
+    with pytest.raises(DecodeError, match="million samples"):
+        read_image(dataset)
+
+
+def test_a_cut_in_an_elements_header_or_in_encapsulated_pixels_is_noticed_on_opening() -> None:
+    data = (TEST_FILES / "CT_small.dcm").read_bytes()
+    header = data.rindex(b"\xe0\x7f\x10\x00OW")
+    encapsulated = (TEST_FILES / "MR_small_RLE.dcm").read_bytes()
+    for cut in (data[: header + 5], encapsulated[:-500]):
+        with pytest.raises(DecodeError, match="truncated"):
+            open_dicom(cut)
+
+
 def test_a_transfer_syntax_without_decoder_is_told() -> None:
     dataset = make()
     dataset.file_meta.TransferSyntaxUID = MPEG2MPML
@@ -378,6 +394,18 @@ def test_no_error_warning_or_log_record_quotes_the_file(
     assert CANARY not in caplog.text
     assert CANARY not in "".join(capfd.readouterr())
     assert not [warning for warning in caught if CANARY in str(warning.message)]
+
+
+def test_pydicom_logs_nothing_of_a_file_that_radserve_reads(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = to_bytes(make(SpecificCharacterSet=["ISO_IR 192", "ISO 2022 IR 87"], PatientName="A^B"))
+        caplog.clear()
+        read_image(data)
+        assert not caplog.records
+        pydicom.dcmread(io.BytesIO(data))
+        assert "ISO 2022 IR 87" in caplog.text
 
 
 def test_pydicom_still_warns_its_own_users() -> None:
