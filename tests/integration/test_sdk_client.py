@@ -31,7 +31,7 @@ from radserve import (
     Rejection,
     ServerUnavailableError,
 )
-from radserve.contracts import FixedWindow
+from radserve.contracts import FixedWindow, ImageInput
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_what_prepare_gives_infer_takes(client: Client) -> None:
 
 
 def test_many_inputs_are_answered_in_order_and_a_bad_one_stops_none(client: Client) -> None:
-    sources = [CT, TEST_FILES / "MR_small.dcm", CT, TEST_FILES / "MR_truncated.dcm", "/nowhere", CT]
+    sources: list[str | Path] = [CT, TEST_FILES / "MR_small.dcm", CT, TEST_FILES / "MR_truncated.dcm", "/nowhere", CT]
     answers = list(client.model("brightness").predict_many(sources, workers=2))
     kinds = [type(answer.error) if isinstance(answer, Rejection) else type(answer) for answer in answers]
     assert kinds == [Classification, OutOfScopeError, Classification, DecodeError, InputError, Classification]
@@ -224,6 +224,7 @@ def test_waiting_for_a_server_that_comes_late_succeeds(
 
 def _publish(repository: Path, version: int, center: float, url: str) -> None:
     contract = image_contract(version)
+    assert isinstance(contract.input, ImageInput)
     described = msgspec.structs.replace(contract.input, window=FixedWindow(center=center, width=400))
     set_contract(repository, msgspec.structs.replace(contract, input=described))
     with triton.InferenceServerClient(url) as control:

@@ -55,7 +55,7 @@ def test_windowed_images_agree_with_dcmtk_within_one_grey_level(tmp_path: Path) 
             assert NO_CODEC in done.stderr, path.name
             continue
         rendered += 1
-        display = apply_window(image.values, window)
+        display = apply_window(image.values.astype(np.float32), window)
         if image.photometric_interpretation == "MONOCHROME1":
             display = 1 - display
         theirs = np.asarray(Picture.open(picture)).astype(int)

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     MPEG2MPML,
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -53,7 +55,7 @@ def make(**attributes: Any) -> Dataset:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     standard = {
         "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": "1.2.3",
@@ -296,7 +298,7 @@ def test_a_transfer_syntax_without_decoder_is_told() -> None:
 
 
 def test_a_missing_decoder_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless)
+    decoder = get_decoder(pydicom.uid.JPEGLSLossless)
     monkeypatch.setattr(decoder, "_available", {})
     with pytest.raises(UnsupportedTransferSyntaxError, match=r"pip install 'radserve\[codecs\]'"):
         read_image(TEST_FILES / "MR_small_jpeg_ls_lossless.dcm")
