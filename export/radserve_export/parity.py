@@ -42,7 +42,8 @@ def random_input(
 
     Integers span their type's full range, or the limits; token ids stay inside
     the vocabulary and are right-padded to random lengths, 0 included. Floats
-    are normal with standard deviation 1, or uniform inside the limits.
+    are normal with standard deviation 1, or uniform inside the limits. Some
+    steps (rows of an image) are zero.
 
     Args:
         wanted: The tensor, without its batch axis.
@@ -62,10 +63,22 @@ def random_input(
         kept = np.arange(shape[-1]) < lengths.reshape(batch, *[1] * (len(shape) - 1))
         return np.asarray(ids * kept).astype(dtype)
     if dtype.kind == "f":
-        return (rng.uniform(*limits, shape) if limits else rng.standard_normal(shape)).astype(dtype)
-    whole = np.iinfo(np.dtype(f"{dtype.kind}{dtype.itemsize}"))
-    lowest, highest = limits or (whole.min, whole.max)
-    return rng.integers(int(lowest), int(highest), shape, endpoint=True, dtype=np.int64).astype(dtype)
+        values = (rng.uniform(*limits, shape) if limits else rng.standard_normal(shape)).astype(dtype)
+    else:
+        whole = np.iinfo(np.dtype(f"{dtype.kind}{dtype.itemsize}"))
+        lowest, highest = limits or (whole.min, whole.max)
+        values = rng.integers(int(lowest), int(highest), shape, endpoint=True, dtype=np.int64).astype(dtype)
+    if len(shape) > 2:  # noqa: PLR2004 - batch, steps and something for each step
+        _blank_steps(values, rng)
+    return values
+
+
+def _blank_steps(values: NDArray[np.generic], rng: np.random.Generator) -> None:
+    """Zeros at the end of every other row and at a random step: a Masking layer leaves such steps out."""
+    steps = values.shape[1]
+    for row in range(0, len(values), 2):
+        values[row, int(rng.integers(1, steps + 1)) :] = 0
+        values[row, int(rng.integers(0, steps))] = 0
 
 
 class Stage(NamedTuple):

@@ -52,6 +52,6 @@ except ImportError as error:
 tf.config.set_visible_devices([], "GPU")
 tf.get_logger().setLevel(logging.ERROR)
 # The converter logs what it cannot convert and goes on; the graph checks report it, by layer.
-logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
 
 __all__ = ["keras", "tf", "tf2onnx"]

@@ -90,7 +90,10 @@ def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> onnx.Mo
         with native_recurrent(model) as handlers:
             function = _traced(model)
             converted, _ = tf2onnx.convert.from_function(
-                function, input_signature=function.input_signature, opset=OPSET, custom_op_handlers=handlers
+                function,
+                input_signature=function.input_signature,
+                opset=OPSET,
+                custom_op_handlers={**handlers, "Erfc": (_emit_erfc, [])},
             )
     # Keras, TensorFlow and tf2onnx raise whatever they like: to the user it is one thing.
     except Exception as error:
@@ -106,6 +109,16 @@ def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> onnx.Mo
         outputs={name: tensor.shape for name, tensor in zip(outputs, model.outputs, strict=True)},
         graph_name="network",
     )
+
+
+def _emit_erfc(ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - tf2onnx is untyped
+    """``1 - erf(x)``, which TensorFlow's gelu is made of and tf2onnx does not know."""
+    (x,), (result,) = node.input, node.output
+    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
+    ctx.remove_node(node.name)
+    one = ctx.make_const(tf2onnx.utils.make_name("one"), np.ones((), tf2onnx.utils.map_onnx_to_numpy_type(dtype)))
+    erf = ctx.make_node("Erf", [x])
+    ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
 def _reference(model: keras.Model, inputs: list[str], outputs: list[str]) -> Runner:

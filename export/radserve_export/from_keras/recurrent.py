@@ -47,9 +47,9 @@ class Weights(NamedTuple):
 def native_recurrent(model: keras.Model) -> Iterator[Handlers]:
     """Replace the recurrent layers' ``call`` for the time of a tracing.
 
-    Layers that are not covered (``go_backwards``, ``return_state``, an initial
-    state, other activations, ``stateful``) stay as they are, and the converter
-    treats them in its own, slower way.
+    Layers that are not covered (``return_state``, an initial state, other
+    activations, ``stateful``) stay as they are, and the converter treats them in
+    its own, slower way.
 
     Args:
         model: The model that will be traced.
@@ -72,7 +72,7 @@ def native_recurrent(model: keras.Model) -> Iterator[Handlers]:
 def _is_covered(layer: keras.layers.Layer) -> bool:
     if type(layer) not in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN):
         return False
-    plain = not (layer.go_backwards or layer.return_state or layer.stateful)
+    plain = not (layer.return_state or layer.stateful or (layer.zero_output_for_mask and not layer.return_sequences))
     return plain and layer.compute_dtype == "float32" and all(a in _ACTIVATIONS for a in _activations(layer))
 
 
@@ -91,8 +91,9 @@ def _stand_in(layer: keras.layers.Layer, name: str) -> Callable[..., tf.Tensor]:
     def native(sequence: tf.Tensor, lengths: tf.Tensor | None) -> tf.Tensor:
         feeds = [sequence] if lengths is None else [sequence, lengths]
         result = tf.numpy_function(lambda *arrays: arrays[0], feeds, tf.float32, name=name)
-        result.set_shape([None, sequence.shape[1], layer.units] if layer.return_sequences else [None, layer.units])
-        return result
+        # The shape must be part of the graph: what the converter does next depends on it.
+        shape = [None, sequence.shape[1], layer.units] if layer.return_sequences else [None, layer.units]
+        return tf.ensure_shape(result, shape)
 
     def call(
         sequence: tf.Tensor,
@@ -102,14 +103,17 @@ def _stand_in(layer: keras.layers.Layer, name: str) -> Callable[..., tf.Tensor]:
     ) -> tf.Tensor:
         if initial_state is not None:
             return original(sequence, initial_state=initial_state, mask=mask, training=training)
-        if mask is None:
+        steps = tf.shape(sequence)[1]
+        valid = None if mask is None else tf.cast(mask, tf.int32)
+        if layer.go_backwards:
+            backwards = tf.range(steps - 1, -1, -1)
+            sequence = tf.gather(sequence, backwards, axis=1)
+            valid = None if valid is None else tf.gather(valid, backwards, axis=1)
+        if valid is None:
             return native(sequence, None)
-        valid = tf.cast(mask, tf.int32)
         counts = tf.cumsum(valid, axis=1)
         lengths = counts[:, -1]
-        steps = tf.shape(sequence)[1]
-        places = tf.range(steps)
-        order = tf.argsort(tf.where(mask, places, places + steps), axis=1)
+        order = tf.argsort(tf.range(steps) - valid * steps, axis=1)
         compact = tf.gather(sequence, order, batch_dims=1)
         # A length of 0 is not defined by ONNX: run one step and put its result aside.
         result = native(compact, tf.maximum(lengths, 1))
@@ -117,7 +121,9 @@ def _stand_in(layer: keras.layers.Layer, name: str) -> Callable[..., tf.Tensor]:
             return tf.where((lengths > 0)[:, None], result, tf.zeros_like(result))
         # Keras repeats the last output at a masked step, zeros before the first valid one.
         padded = tf.pad(result, [[0, 0], [1, 0], [0, 0]])
-        return tf.gather(padded, counts, batch_dims=1)
+        spread = tf.gather(padded, counts, batch_dims=1)
+        # Bidirectional asks its layers for zeros at masked steps instead.
+        return spread * tf.cast(valid, tf.float32)[:, :, None] if layer.zero_output_for_mask else spread
 
     return call
 
