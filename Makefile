@@ -42,7 +42,7 @@ setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
 .PHONY: system-packages
 system-packages: .venv-dev/.dev # what the tests compare with, and what Triton's stub needs
 	@deploy/requirements/libpython .venv-dev
-	{ command -v dcmj2pnm && command -v dciodvfy; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools
+	{ command -v dcmj2pnm && command -v dciodvfy && command -v openssl; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools openssl
 
 .PHONY: lint
 lint: .venv-dev/.dev ## Style, types, and who imports whom

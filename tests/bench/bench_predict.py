@@ -1,0 +1,84 @@
+"""Where the time of one prediction goes, and what a served model costs over bare ONNX Runtime.
+
+``make bench`` writes the table to tests/bench/results.md. Ratios are against
+the baseline of the same run; absolute times are of the machine named there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+
+from radserve import Client
+from radserve_export.synthetic import GENERATORS, Split, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from radserve_server import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("results.md")
+ROUNDS, WARM_UP = 300, 30
+
+
+def median_ms(call: Callable[[], object]) -> float:
+    times = []
+    for index in range(ROUNDS + WARM_UP):
+        began = perf_counter()
+        call()
+        if index >= WARM_UP:
+            times.append((perf_counter() - began) * 1e3)
+    return statistics.median(times)
+
+
+def bare(name: str, client: Client, source: bytes | str) -> float | None:
+    """One run of the same graph in this process, without any server."""
+    path = ROOT / "model_repository" / f"{name}_pipeline" / "1" / "model.onnx"
+    arrays = client.model(name).prepare(source)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if {entry.name for entry in session.get_inputs()} != set(arrays):
+        return None  # a tokenizer stands before this graph
+    return median_ms(lambda: session.run(None, arrays))
+
+
+def row(client: Client, name: str) -> str:
+    source = next(generate(name, 1, seed=5, split=Split.TEST)).source
+    model = client.model(name)
+    arrays = model.prepare(source)
+    prepare = median_ms(lambda: model.prepare(source))
+    served = median_ms(lambda: model.infer(arrays))
+    total = median_ms(lambda: model.predict(source))
+    alone = bare(name, client, source)
+    rest = total - prepare - served
+    size = sum(array.nbytes for array in arrays.values() if array.dtype != object)
+    cells = [f"`{name}`", f"{total:.2f}", f"{prepare:.2f}", f"{served:.2f}", f"{rest:+.2f}"]
+    cells += [f"{alone:.2f}", f"{served / alone:.1f}"] if alone else ["not measured"] * 2
+    return f"| {' | '.join(cells)} | {size or 'text'} |"
+
+
+def test_where_the_time_goes(reference_server: EmbeddedServer) -> None:
+    with Client(reference_server.grpc_url) as client:
+        rows = [row(client, name) for name in GENERATORS]
+    head = ("model", "predict", "read and preprocess", "wire and server", "SDK, the rest", "bare ONNX Runtime")
+    lines = [
+        "# Benchmarks\n\nWritten by `make bench`.\n",
+        f"{datetime.now(timezone.utc):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores for client and server,",
+        f"Python {platform.python_version()}. Medians of {ROUNDS} single predictions, one at a time, in ms.",
+        "The ratio is against bare ONNX Runtime, one thread, in the same run.\n",
+        f"| {' | '.join(head)} | wire and server / bare | bytes sent |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    text = "\n".join(lines) + "\n"
+    RESULTS.write_text(text, encoding="utf-8")
+    print(text)  # noqa: T201 - a benchmark's answer
