@@ -56,7 +56,7 @@ def ecg() -> keras.Model:
                 layers.Dense(3, activation="softmax"),
             ]
         ),
-        scale=3,
+        scale=1.3,
     )
 
 
