@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnx
 
-Arrays = Mapping[str, NDArray[np.generic]]
-Runner = Callable[[Arrays], dict[str, NDArray[np.generic]]]
+Arrays = Mapping[str, NDArray[Any]]
+Runner = Callable[[Arrays], dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)

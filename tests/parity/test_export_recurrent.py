@@ -44,7 +44,8 @@ def _sequences() -> NDArray[np.float32]:
     holes = np.random.default_rng(1).random((3, STEPS)) < 0.5
     left = np.arange(STEPS)[None] >= np.array([[4]])
     single = np.arange(STEPS)[None] == np.array([[7], [0]])
-    return values * np.concatenate([keep, holes, left, single])[..., None]
+    values *= np.concatenate([keep, holes, left, single])[..., None]
+    return values
 
 
 def _converted(model: keras.Model) -> Network:

@@ -75,7 +75,7 @@ def write_spec(folder: Path, spec: dict[str, Any]) -> Path:
 
 def write_tokenizer(path: Path, words: tuple[str, ...] = WORDS) -> None:
     """A tokenizer of whole words that, as trained ones may, truncates and pads."""
-    described = {
+    described: dict[str, Any] = {
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
         "padding": None,

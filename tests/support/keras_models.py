@@ -13,6 +13,20 @@ from radserve_export.from_keras._tensorflow import keras
 if TYPE_CHECKING:
     from pathlib import Path
 
+__all__ = [
+    "FAMILIES",
+    "LEADS",
+    "MAX_TOKENS",
+    "SAMPLES",
+    "chest",
+    "ecg",
+    "keras",
+    "layers",
+    "report",
+    "vary",
+    "write_family",
+]
+
 layers = keras.layers
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SAMPLES, MAX_TOKENS = 40, 16

@@ -215,7 +215,8 @@ def test_a_failed_evaluation_publishes_nothing(tmp_path: Path, spec: Path) -> No
     plan = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accuracy": 0.5}
     write_spec(tmp_path, image_spec(evaluation=plan))
 
-    def evaluate(staged: Path, *_: object) -> dict[str, Any]:
+    def evaluate(staged: Path, spec: object, reference: object) -> dict[str, Any]:
+        del spec, reference
         assert verify_repository(staged) == []
         msg = "accuracy too low"
         raise ExportError(msg)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
@@ -15,7 +15,6 @@ from radserve_export.graphs import IR_VERSION, OPSET
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 _DATATYPES: dict[int, Datatype] = {
@@ -105,7 +104,7 @@ class Chain:
     def __init__(self, models: Sequence[onnx.ModelProto]) -> None:
         self._sessions = [open_session(model, threads=2) for model in models]
 
-    def __call__(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the chain.
 
         Args:
@@ -115,7 +114,7 @@ class Chain:
             Every tensor that a graph put out, by name.
         """
         known = dict(feeds)
-        made: dict[str, NDArray[np.generic]] = {}
+        made: dict[str, NDArray[Any]] = {}
         for session in self._sessions:
             names = [value.name for value in session.get_outputs()]
             answers = session.run(names, {value.name: known[value.name] for value in session.get_inputs()})

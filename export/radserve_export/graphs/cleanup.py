@@ -163,8 +163,10 @@ class _Names:
     def apply(self, graph: onnx.GraphProto) -> None:
         """Write the chosen names."""
         del graph.value_info[:]
-        for value in (*graph.input, *graph.output, *graph.initializer):
+        for value in (*graph.input, *graph.output):
             value.name = self._tensors[value.name]
+        for initializer in graph.initializer:
+            initializer.name = self._tensors[initializer.name]
         for node in graph.node:
             node.input[:] = [self._tensors.get(name, name) for name in node.input]
             node.output[:] = [self._tensors.get(name, name) for name in node.output]

@@ -103,7 +103,7 @@ def _probabilities(build: _Builder, spec: Spec) -> None:
         build.add("Sigmoid", build.last, name="activated")
 
 
-def postprocess_reference(output: NDArray[np.float32], spec: Spec) -> dict[str, NDArray[np.generic]]:
+def postprocess_reference(output: NDArray[np.float32], spec: Spec) -> dict[str, NDArray[Any]]:
     """What the postprocess graph computes, in numpy and float64.
 
     Args:
