@@ -310,3 +310,17 @@ def test_a_repository_that_cannot_be_written_is_named(tmp_path: Path, spec: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(RepositoryError, match="cannot write beside"):
         pipeline.export(spec, tmp_path / "file" / "models")
+
+
+def test_steps_are_placed_before_the_ensemble(tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[str] = []
+    original = repository._place
+
+    def place(source: Path, target: Path, *rest: Any) -> None:
+        placed.append(target.name)
+        original(source, target, *rest)
+
+    monkeypatch.setattr(repository, "_place", place)
+    write_spec(tmp_path, image_spec(serving={"fuse": False}))
+    pipeline.export(spec, tmp_path / "models")
+    assert placed == ["tiny_preprocess", "tiny_network", "tiny_postprocess", "tiny"]
