@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -27,20 +28,20 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
 REPORTS = (
-    ("report, English", "Heart size is normal. Large left pneumothorax with mediastinal shift."),
-    ("report, English", "No evidence of pneumothorax or pleural effusion. Heart size is normal."),
-    ("report, Chinese", "左侧大量气胸，纵隔向右移位。"),
-    ("report, Chinese", "双肺未见气胸，心影不大。"),
-    ("report, over 256 tokens", "The lungs are clear. " * 120),
+    "Large left pneumothorax with mediastinal shift.",
+    "No evidence of pneumothorax. Heart size is normal.",
+    "左侧大量气胸，纵隔向右移位。",
+    "双肺未见气胸，心影不大。",
+    "The lungs are clear. " * 120,
 )
 SHIPPED = (
-    ("ecg_rhythm", "12-lead ECG (pydicom)", "waveform_ecg.dcm"),
-    ("chest_xray", "CT slice (pydicom)", "CT_small.dcm"),
-    ("chest_xray", "MR slice", "MR_small.dcm"),
-    ("chest_xray", "segmentation", "liver_1frame.dcm"),
-    ("chest_xray", "structured report", "reportsi.dcm"),
-    ("chest_xray", "truncated MR slice", "MR_truncated.dcm"),
-    ("chest_xray", "radiograph of the spine", "dicomdirtests/77654033/CR1/6154"),
+    ("ecg_rhythm", "pydicom: 12-lead ECG", "waveform_ecg.dcm"),
+    ("chest_xray", "pydicom: CT slice", "CT_small.dcm"),
+    ("chest_xray", "pydicom: MR slice", "MR_small.dcm"),
+    ("chest_xray", "pydicom: segmentation", "liver_1frame.dcm"),
+    ("chest_xray", "pydicom: structured report", "reportsi.dcm"),
+    ("chest_xray", "pydicom: truncated MR slice", "MR_truncated.dcm"),
+    ("chest_xray", "pydicom: radiograph of a spine", "dicomdirtests/77654033/CR1/6154"),
 )
 # All shipped files but the ECG, the truncated phantom and the long report.
 OUT_OF_SCOPE = len(SHIPPED) - 1 + 2
@@ -57,13 +58,13 @@ class Input:
 
 def inputs() -> Iterator[Input]:
     """Everything the demo sends."""
-    for name, count, what in (("chest_xray", 6, "generated chest phantom"), ("ecg_rhythm", 5, "generated ECG")):
+    for name, count in (("chest_xray", 6), ("ecg_rhythm", 5)):
         for sample in generate(name, count, seed=7, split=Split.TEST):
-            yield Input(name, f"{what}: {sample.label}", sample.source)
+            yield Input(name, f"generated: {sample.label}", sample.source)
     cut = next(generate("chest_xray", 1, seed=8, split=Split.TEST)).source
-    yield Input("chest_xray", "chest phantom, truncated", cut[: len(cut) // 2])
-    for what, text in REPORTS:
-        yield Input("report_triage", what, text)
+    yield Input("chest_xray", "generated, then truncated", cut[: len(cut) // 2])
+    for text in REPORTS:
+        yield Input("report_triage", shorten(text, 50, placeholder=" …"), text)
     for model, what, name in SHIPPED:
         path = get_testdata_file(name, download=False)
         if path is None:
@@ -79,13 +80,12 @@ def describe(item: Input, model: Model) -> tuple[list[str], bool]:
         result = model.predict(item.source)
     except RadserveError as error:
         took = (perf_counter() - began) * 1e3
-        return [item.model, item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], False
+        return [item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], False
     took = (perf_counter() - began) * 1e3
-    top = result.findings[0]
+    top = result.top
     sign = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
-    finding = f"{top.label} ({sign}) {top.code.scheme} {top.code.value}"
-    row = [item.model, item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"]
-    return row, True
+    finding = f"[bold]{top.label}[/] {sign}, {top.code.scheme} {top.code.value}"
+    return [item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"], True
 
 
 def main() -> int:
@@ -100,8 +100,9 @@ def main() -> int:
             yield
         times[name] = perf_counter() - began
 
-    table = Table("model", "input", "finding, or why it was refused", "p", "version", "ms", title="radserve demo")
+    table = Table("input", "finding, or why it was refused", "p", "version", "ms")
     answered = refused = 0
+    shown: set[str] = set()
     server = EmbeddedServer(REPOSITORY)
     try:
         with phase("starting Triton"):
@@ -110,7 +111,11 @@ def main() -> int:
             todo = list(inputs())
         with phase("sending inputs"), Client(server.grpc_url) as client:
             models = {name: client.model(name) for name in {item.model for item in todo}}
-            for item in todo:
+            for item in sorted(todo, key=lambda item: item.model):
+                if item.model not in shown:
+                    shown.add(item.model)
+                    table.add_section()
+                    table.add_row(f"[bold cyan]{item.model}[/]", models[item.model].contract.description)
                 row, ok = describe(item, models[item.model])
                 table.add_row(*row)
                 answered, refused = answered + ok, refused + (not ok)
