@@ -126,7 +126,8 @@ def _one_line_errors() -> Iterator[Console]:
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # A shell starts background jobs with Ctrl-C ignored; whoever sends it to this process means it.
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield messages
     except RadserveError as error:
@@ -139,7 +140,8 @@ def _one_line_errors() -> Iterator[Console]:
         messages.print("interrupted; nothing was written")
         raise typer.Exit(_INTERRUPTED) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
