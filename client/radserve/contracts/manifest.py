@@ -85,16 +85,24 @@ def version_folders(model: Path) -> list[Path]:
 
 def latest_manifests(repository: Path) -> list[Path]:
     """The newest manifest of every public model in a repository."""
+    return [paths[0] for paths in _manifests(repository)]
+
+
+def _manifests(repository: Path) -> list[list[Path]]:
+    """For each public model its manifests, newest first."""
     found = []
     for model in sorted(entry for entry in repository.iterdir() if entry.is_dir()):
-        versions = [folder / MANIFEST for folder in version_folders(model) if (folder / MANIFEST).is_file()]
-        if versions:
-            found.append(versions[-1])
+        paths = [folder / MANIFEST for folder in version_folders(model) if (folder / MANIFEST).is_file()]
+        if paths:
+            found.append(paths[::-1])
     return found
 
 
 def verify_repository(repository: Path) -> list[str]:
     """Compare every served file with the manifests.
+
+    Each model folder is compared with the newest manifest that names it: that
+    may be an older one for a step which newer versions do without.
 
     Args:
         repository: The model repository's folder.
@@ -105,23 +113,25 @@ def verify_repository(repository: Path) -> list[str]:
     """
     problems: list[str] = []
     covered: set[str] = set()
-    for path in latest_manifests(repository):
+    for path in [path for paths in _manifests(repository) for path in paths]:
         try:
             manifest = read_manifest(path)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        covered.update(manifest.models)
-        problems += _verify_one(repository, manifest)
+        models = set(manifest.models) - covered
+        covered |= models
+        problems += _verify_models(repository, manifest, models)
     folders = {entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     problems += [f"{name}: no manifest covers this model" for name in sorted(folders - covered)]
     return problems
 
 
-def _verify_one(repository: Path, manifest: Manifest) -> list[str]:
+def _verify_models(repository: Path, manifest: Manifest, models: set[str]) -> list[str]:
     problems = []
     root = repository.resolve()
-    for name, expected in sorted(manifest.files.items()):
+    files = {name: digest for name, digest in manifest.files.items() if PurePosixPath(name).parts[0] in models}
+    for name, expected in sorted(files.items()):
         path = repository.joinpath(*PurePosixPath(name).parts)
         if not path.resolve().is_relative_to(root):
             problems.append(f"{name}: leaves the repository")
@@ -129,13 +139,13 @@ def _verify_one(repository: Path, manifest: Manifest) -> list[str]:
             problems.append(f"{name}: missing")
         elif hash_file(path) != expected:
             problems.append(f"{name}: differs from what was published")
-    served_versions = {PurePosixPath(name).parts[:2] for name in manifest.files}
-    for model in manifest.models:
+    served_versions = {PurePosixPath(name).parts[:2] for name in files}
+    for model in sorted(models):
         for path in sorted((repository / model).rglob("*")):
             relative = path.relative_to(repository)
             # Version folders that the policy no longer serves keep their own manifest.
             superseded = relative.parts[1].isdecimal() and relative.parts[:2] not in served_versions
             ignored = superseded or path.is_dir() or path.name == MANIFEST or "__pycache__" in relative.parts
-            if not ignored and relative.as_posix() not in manifest.files:
+            if not ignored and relative.as_posix() not in files:
                 problems.append(f"{relative.as_posix()}: not in the manifest")
     return problems

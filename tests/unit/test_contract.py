@@ -1,0 +1,148 @@
+"""A contract is input: bounded, consistent, and refused where this SDK cannot honour all of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radserve.contracts import (
+    SCHEMA_VERSION,
+    Code,
+    Contract,
+    FixedWindow,
+    ImageInput,
+    Label,
+    PercentileWindow,
+    Task,
+    TextInput,
+    dump_contract,
+    parse_contract,
+    wire_tensors,
+)
+from radserve.errors import ContractError
+
+
+def contract(**changes: Any) -> Contract:
+    described = ImageInput(modalities=("CT",), rows=32, columns=32, window=FixedWindow(center=40.0, width=400.0))
+    labels = (
+        Label(name="bleeding", code=Code(value="1", scheme="99X", meaning="x"), indeterminate=(0.4, 0.6)),
+        Label(name="none", code=Code(value="2", scheme="99X", meaning="y")),
+    )
+    inputs, outputs = wire_tensors(Task.IMAGE_CLASSIFICATION, described, len(labels))
+    values: dict[str, Any] = {
+        "name": "head",
+        "version": 3,
+        "task": Task.IMAGE_CLASSIFICATION,
+        "input": described,
+        "inputs": inputs,
+        "outputs": outputs,
+        "max_batch_size": 8,
+        "labels": labels,
+        "model_sha256": "0" * 64,
+        "exporter_version": "0.1.0",
+    }
+    return Contract(**(values | changes))
+
+
+def edited(path: str, value: object) -> str:
+    tree = json.loads(dump_contract(contract()))
+    *parents, last = path.split(".")
+    place: Any = tree
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    place[int(last) if isinstance(place, list) else last] = value
+    return json.dumps(tree)
+
+
+def test_survives_the_round_trip_with_the_same_hash() -> None:
+    original = contract()
+    assert parse_contract(dump_contract(original)) == original
+    assert parse_contract(dump_contract(original)).sha256 == original.sha256
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("input.rows", 10**9),
+        ("input.rows", -1),
+        ("input.rows", 31),  # unlike the tensor
+        ("input.rows", "32"),
+        ("input.kind", "volume"),
+        ("input.modalities", []),
+        ("input.window.width", 0),
+        ("input.window.kind", "auto"),
+        ("input.wire_dtype", "FP64"),
+        ("input.burned_in_annotation", "maybe"),
+        ("inputs.0.dims", [10**9, 10**9, 1]),
+        ("inputs.0.dims", [0, 32, 1]),
+        ("inputs.0.dims", [1] * 9),
+        ("inputs.0.name", "PIXELS\n"),
+        ("outputs.0.dims", [3]),
+        ("max_batch_size", 10**9),
+        ("max_batch_size", 0),
+        ("labels", []),
+        ("labels.1.name", "bleeding"),
+        ("labels.0.threshold", 1.5),
+        ("labels.0.indeterminate", [0.6, 0.9]),
+        ("labels.0.code.value", ""),
+        ("calibration.temperature", 0),
+        ("model_sha256", "z" * 64),
+        ("task", "tensors"),
+        ("task", "text_classification"),
+        ("version", 0),
+        ("name", "../../etc"),
+        ("unknown", 1),
+        ("schema_version", 0),
+    ],
+)
+def test_hostile_or_broken_contract_is_refused(path: str, value: object) -> None:
+    with pytest.raises(ContractError, match="export the model again"):
+        parse_contract(edited(path, value))
+
+
+def test_newer_schema_is_refused_and_says_what_to_do() -> None:
+    with pytest.raises(ContractError, match="pip install --upgrade radserve"):
+        parse_contract(edited("schema_version", SCHEMA_VERSION + 1))
+
+
+def test_newer_schema_with_fields_this_sdk_does_not_know_is_called_newer() -> None:
+    with pytest.raises(ContractError, match="schema version"):
+        parse_contract(json.dumps({"schema_version": SCHEMA_VERSION + 1, "something": "new"}))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"schema_version":1,"x":' + "[" * 100_000, "", "\udcff", "null", "{}"]
+)
+def test_malformed_json_is_refused(text: str) -> None:
+    with pytest.raises(ContractError):
+        parse_contract(text.encode("utf-8", "surrogateescape"))
+
+
+def test_oversized_contract_is_refused() -> None:
+    with pytest.raises(ContractError, match="1 MiB"):
+        parse_contract(" " * (2**20 + 1))
+
+
+@given(st.text() | st.binary())
+def test_no_text_ends_in_another_error(text: str | bytes) -> None:
+    with pytest.raises(ContractError):
+        parse_contract(text)
+
+
+def test_contract_is_immutable() -> None:
+    with pytest.raises(AttributeError):
+        contract().name = "other"  # type: ignore[misc]
+
+
+def test_window_upside_down_is_refused() -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        PercentileWindow(lower=99, upper=1)
+
+
+def test_task_takes_its_own_input_only() -> None:
+    with pytest.raises(ValueError, match="does not take"):
+        wire_tensors(Task.IMAGE_CLASSIFICATION, TextInput(languages=("en",), max_tokens=8), 1)
