@@ -67,6 +67,7 @@ export: .venv-dev/.dev ## Export export/trained/ anew into model_repository/
 	@rm -rf model_repository.new && mkdir model_repository.new
 	.venv-dev/bin/radserve export $(SPECS) --repository model_repository.new
 	rm -rf model_repository && mv model_repository.new model_repository
+	.venv-dev/bin/python -m radserve_export.summary README.md model_repository
 
 .PHONY: bench
 bench: .venv-dev/.dev ## Measure, and write tests/bench/results.md

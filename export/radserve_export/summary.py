@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radserve.contracts.manifest import latest_manifests, read_manifest
 from radserve.errors import RepositoryError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from radserve.contracts.manifest import Manifest
 
 SUMMARY_FILE = "README.md"
+_BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
 _HEAD = """# Model repository
 
 Written by `radserve export` from the models' manifests; do not edit.
@@ -66,3 +68,19 @@ def _confusion(name: str, evaluation: dict[str, Any]) -> str:
         for label, counts in zip(labels, evaluation["confusion"], strict=True)
     ]
     return "\n".join(lines) + "\n"
+
+
+def embed(summary: str, text: str) -> str:
+    """Put a summary's tables between the ``results`` comments of another text.
+
+    Args:
+        summary: What ``summarise`` made.
+        text: For example the project's README.
+    """
+    tables = summary.removeprefix(_HEAD).strip().replace("\n## ", "\n### ")
+    return _BLOCK.sub(lambda _: f"\n{tables}\n\n", text)
+
+
+if __name__ == "__main__":
+    target, repository = map(Path, sys.argv[1:])
+    target.write_text(embed(summarise(repository).decode(), target.read_text(encoding="utf-8")), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from radserve_export.summary import embed, summarise
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def test_ten_lines_are_enough() -> None:
 
 
 def test_results_are_those_of_the_committed_models() -> None:
-    block = README.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip()
-    generated = (ROOT / "model_repository" / "README.md").read_text(encoding="utf-8")
-    assert block in generated
-    assert "normal" in block
+    summary = summarise(ROOT / "model_repository")
+    assert summary == (ROOT / "model_repository" / "README.md").read_bytes()
+    assert embed(summary.decode(), README) == README
+    assert "| **pneumothorax** |" in README
 
 
 def test_every_make_target_and_command_named_exists() -> None:
