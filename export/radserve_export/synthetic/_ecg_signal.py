@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 LEADS: Final = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 DURATION_S: Final = 10
 RATES_PER_MINUTE: Final = {
-    "sinus_rhythm": (61.0, 96.0),
-    "sinus_bradycardia": (36.0, 55.0),
-    "sinus_tachycardia": (106.0, 160.0),
-    "atrial_fibrillation": (55.0, 150.0),
-    "premature_ventricular_beats": (61.0, 96.0),
+    "sinus_rhythm": (61.0, 95.0),
+    "sinus_bradycardia": (36.0, 54.0),
+    "sinus_tachycardia": (107.0, 160.0),
+    "atrial_fibrillation": (60.0, 140.0),
+    "premature_ventricular_beats": (61.0, 95.0),
 }
 
 # Dipole (x, y, z) to leads I, II, V1 ... V6: Dower et al., Clinical Cardiology 3 (1980) 87.
@@ -121,7 +121,8 @@ def _draw_beats(label: str, rng: np.random.Generator) -> list[_Beat]:
     if label == "atrial_fibrillation":
         return _fibrillating_beats(start_s, mean_s, rng)
     breathing_hz, breathing_phase = rng.uniform(0.15, 0.35), rng.uniform(0.0, 2 * np.pi)
-    breathing_depth, jitter = rng.uniform(0.0, 0.06), rng.uniform(0.003, 0.015)
+    # A fast heart follows breathing less.
+    breathing_depth, jitter = rng.uniform(0.0, 0.06) * min(1.0, mean_s), rng.uniform(0.003, 0.015)
     times = [start_s]
     while times[-1] < DURATION_S + 2 * mean_s:
         swing = breathing_depth * np.sin(2 * np.pi * breathing_hz * times[-1] + breathing_phase)
@@ -132,7 +133,7 @@ def _draw_beats(label: str, rng: np.random.Generator) -> list[_Beat]:
 
 def _fibrillating_beats(start_s: float, mean_s: float, rng: np.random.Generator) -> list[_Beat]:
     """Beats whose intervals know nothing of each other."""
-    variation = rng.uniform(0.17, 0.30)
+    variation = rng.uniform(0.20, 0.32)
     shortest_s = 0.3
     shape = ((mean_s - shortest_s) / (variation * mean_s)) ** 2
     beats, time_s = [], start_s
@@ -211,7 +212,7 @@ def _fibrillatory_waves(samples: int, frequency_hz: int, rng: np.random.Generato
     wobble = rng.uniform(0.3, 1.2) * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * time_s + rng.uniform(0, 2 * np.pi))
     phase = 2 * np.pi * rate_hz * time_s + wobble + rng.uniform(0, 2 * np.pi)
     swell = 1.0 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time_s + rng.uniform(0, 2 * np.pi))
-    amplitude_mv = rng.uniform(0.01, 0.08)
+    amplitude_mv = rng.uniform(0.015, 0.09)
     wave = amplitude_mv * swell * (np.sin(phase) + 0.35 * np.sin(2 * phase + rng.uniform(0, 2 * np.pi)))
     direction = np.array([-0.3, 0.5, -0.8]) + rng.normal(0.0, 0.2, 3)
     return np.outer(direction, wave)
@@ -225,7 +226,7 @@ def _disturbance(samples: int, frequency_hz: int, rng: np.random.Generator) -> N
     seen = rng.normal(0.0, rng.uniform(0.01, 0.10), (8, 3)) @ wander
     moved_s, lasting_s = rng.uniform(0.0, DURATION_S, (4, 1)), rng.uniform(0.05, 0.4, (4, 1))
     bumps = np.exp(-0.5 * ((time_s - moved_s) / lasting_s) ** 2)
-    seen += rng.normal(0.0, rng.uniform(0.0, 0.05), (8, 4)) @ bumps
+    seen += rng.normal(0.0, rng.uniform(0.0, 0.04), (8, 4)) @ bumps
     mains = np.sin(2 * np.pi * rng.choice((50.0, 60.0)) * time_s + rng.uniform(0, 2 * np.pi))
     hum = np.outer(rng.normal(0.0, rng.uniform(0.0, 0.02), 8), mains)
     # White at the highest sampling frequency: a slower recorder sees less of its power.

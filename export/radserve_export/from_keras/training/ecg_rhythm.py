@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from radserve_export.spec import Spec
 
 _UNITS = 64
-_BATCH = 64
-_LEARNING_RATE = 8e-3
+_BATCH = 128
+_LEARNING_RATE = 9e-3
 # Little data is seen more often, much data less often.
-_WAVEFORMS_SEEN = 60_000
+_WAVEFORMS_SEEN = 90_000
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 _LONGEST_MEMORY_STEPS = 60  # at 20 Hz three seconds: two slow beats and what is between them
 _GAIN_SPREAD, _LEAD_GAIN_SPREAD = 0.4, 0.12
