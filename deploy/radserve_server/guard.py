@@ -25,6 +25,10 @@ from pathlib import Path
 
 TERMINATE = b"t"
 """Sent by the parent: let requests in flight finish, then stop."""
+READY = b"r"
+"""Sent by the parent: the server is up, what it makes in /tmp is made."""
+
+_SCRATCH = "python_env_*"
 
 _REAP_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +39,31 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value)
 
 
-def _wait(server: subprocess.Popen[bytes], control: socket.socket, wake: socket.socket, drain_s: float) -> None:
+class _Scratch:
+    """The folders that Triton's Python backends make in /tmp, empty and unused, and leave there when killed."""
+
+    def __init__(self) -> None:
+        self._since = time.time() - 1.0  # file systems keep coarser time
+        self._found: list[Path] | None = None
+
+    def look(self) -> None:
+        """Remember those made since the start; those made later are another server's."""
+        if self._found is None:
+            found = [(path, path.stat()) for path in Path("/tmp").glob(_SCRATCH)]  # noqa: S108 - where Triton makes them
+            self._found = [path for path, stat in found if stat.st_uid == os.getuid() and stat.st_ctime >= self._since]
+
+    def remove(self) -> None:
+        """Remove them, if nobody has put anything in."""
+        with contextlib.suppress(OSError):  # another server ends at the same time
+            self.look()
+        for path in self._found or ():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _wait(
+    server: subprocess.Popen[bytes], control: socket.socket, wake: socket.socket, drain_s: float, scratch: _Scratch
+) -> None:
     """Return when the server has ended, or must be killed."""
     deadline: float | None = None
     while server.poll() is None:
@@ -43,15 +71,16 @@ def _wait(server: subprocess.Popen[bytes], control: socket.socket, wake: socket.
         if timeout is not None and timeout <= 0:
             return
         ready, _, _ = select.select([control, wake], [], [], timeout)
-        if wake in ready and signal.SIGTERM in wake.recv(64) and deadline is None:
+        message = _read(control) if control in ready else None
+        told = wake in ready and signal.SIGTERM in wake.recv(64)
+        if message == READY:
+            with contextlib.suppress(OSError):
+                scratch.look()
+        elif message not in (None, TERMINATE):
+            return
+        if deadline is None and (told or message == TERMINATE):
             server.terminate()
             deadline = time.monotonic() + drain_s
-        if control in ready:
-            if _read(control) != TERMINATE:
-                return
-            if deadline is None:
-                server.terminate()
-                deadline = time.monotonic() + drain_s
 
 
 def _read(control: socket.socket) -> bytes:
@@ -83,6 +112,7 @@ def main(folder: str, shared_memory_prefix: str, drain_s: str, *command: str) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=0)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    scratch = _Scratch()
     try:
         server = subprocess.Popen(  # noqa: S603 - the command is the parent's
             command,
@@ -94,11 +124,12 @@ def main(folder: str, shared_memory_prefix: str, drain_s: str, *command: str) ->
         with contextlib.suppress(OSError):  # the parent is gone: _wait sees it
             control.sendall(f"{server.pid}\n".encode())
         try:
-            _wait(server, control, wake, float(drain_s))
+            _wait(server, control, wake, float(drain_s), scratch)
         finally:
             _kill_all(server)
         return server.returncode if server.returncode >= 0 else 128 - server.returncode
     finally:
+        scratch.remove()
         shutil.rmtree(folder, ignore_errors=True)
         for region in Path("/dev/shm").glob(f"{shared_memory_prefix}*"):  # noqa: S108 - where POSIX shm lives
             region.unlink(missing_ok=True)

@@ -151,6 +151,7 @@ class ServerProcess:
                 if _SERVICE_STARTED.search(line):
                     self._services -= 1
                     if self._services == 0:
+                        self._send(guard.READY)
                         self.listening.set()
                 if _DRAINED in line:
                     self._drained.set()
@@ -164,12 +165,16 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Let requests in flight finish, then end it and all it started."""
-        if self.running and self._control is not None:
-            with contextlib.suppress(OSError):  # it ended just now
-                self._control.sendall(guard.TERMINATE)
-                if self._drained.wait(self._drain_s):
-                    self.ended.wait(_ANSWERS_LEAVE_S)
+        if self.running:
+            self._send(guard.TERMINATE)
+            if self._drained.wait(self._drain_s):
+                self.ended.wait(_ANSWERS_LEAVE_S)
         self.kill()
+
+    def _send(self, message: bytes) -> None:
+        if self._control is not None:
+            with contextlib.suppress(OSError):  # it ended just now
+                self._control.sendall(message)
 
     def kill(self) -> None:
         """End it and all it started, at once."""

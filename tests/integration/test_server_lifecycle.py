@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from radserve_server import EmbeddedServer, embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from support.installations import CopyTriton
 
@@ -54,6 +54,16 @@ def test_a_started_server_answers_and_a_stopped_one_leaves_nothing(repository: P
         assert len(leftovers()) > len(before)
     assert leftovers() == before
     assert server.pid == 0
+
+
+def test_scratch_folders_of_the_python_backend_are_removed(repository: Path) -> None:
+    def scratch() -> set[Path]:
+        return set(Path("/tmp").glob("python_env_*"))  # noqa: S108 - where Triton makes them
+
+    before = scratch()
+    with EmbeddedServer(repository):
+        assert scratch() - before
+    assert scratch() <= before
 
 
 def test_a_stopped_server_can_be_started_again(repository: Path) -> None:
