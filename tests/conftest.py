@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from support.installations import CopyTriton
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs under test: where a shell starts this run in the background, it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def leftovers(pid: int | None = None) -> list[str]:
             except OSError:
                 continue
             if mark in command:
-                found.append(f"process {entry.name}: {command[:80]}")
+                found.append(f"process {entry.name}: {command}")
     return found
 
 
