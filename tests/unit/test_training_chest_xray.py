@@ -11,9 +11,9 @@ import pytest
 
 from radserve.contracts import ImageInput
 from radserve.errors import SpecError
-from radserve_export.from_keras.training import Dataset
-from radserve_export.from_keras.training import _chest_images as chest_images
-from radserve_export.from_keras.training.chest_xray import build_network, scale, train
+from radserve_export.from_keras.training import Dataset, _generated
+from radserve_export.from_keras.training.chest_xray import build_network, train
+from radserve_export.graphs.preprocess import preprocess_reference
 from radserve_export.spec import Generated, Spec, load_spec
 from radserve_export.synthetic import Split
 
@@ -27,7 +27,7 @@ def silent(description: str, done: int, total: int) -> None:
 
 def wire(count: int, *, seed: int, split: Split) -> Dataset:
     assert isinstance(SPEC.input, ImageInput)
-    images, found = chest_images.wire_images(count, SPEC.input, seed=seed, split=split, progress=silent)
+    images, found = _generated.wire_samples(count, SPEC.input, seed=seed, split=split, progress=silent)
     names = [label.name for label in SPEC.labels]
     return Dataset(x=images, y=np.array([names.index(name) for name in found]))
 
@@ -40,7 +40,7 @@ def two_class_data(count: int, *, seed: int, split: Split) -> Dataset:
 
 
 def accuracy(model: keras.Model, spec: Spec, data: Dataset) -> float:
-    probabilities = model.predict(scale(data.x, spec), verbose=0)
+    probabilities = model.predict(preprocess_reference(data.x, spec.network_input), verbose=0)
     return float((probabilities.argmax(axis=1) == data.y).mean())
 
 
@@ -80,7 +80,7 @@ def test_the_spec_alone_is_enough() -> None:
 
 def test_generation_in_processes_gives_what_generation_alone_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = wire(60, seed=2, split=Split.TRAIN)
-    monkeypatch.setattr(chest_images, "_ALONE", 0)
+    monkeypatch.setattr(_generated, "_ALONE", 0)
     together = wire(60, seed=2, split=Split.TRAIN)
     np.testing.assert_array_equal(alone.x, together.x)
     np.testing.assert_array_equal(alone.y, together.y)

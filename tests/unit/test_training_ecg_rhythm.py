@@ -14,8 +14,9 @@ from radserve.dicom import read_waveform
 from radserve.errors import SpecError
 from radserve.preprocess import check_scope, waveform_to_wire
 from radserve_export.from_keras._tensorflow import keras
-from radserve_export.from_keras.training import Dataset, _ecg_waveforms, ecg_rhythm
-from radserve_export.from_keras.training.ecg_rhythm import build_network, scale, train
+from radserve_export.from_keras.training import Dataset, _generated, ecg_rhythm
+from radserve_export.from_keras.training.ecg_rhythm import build_network, train
+from radserve_export.graphs.preprocess import preprocess_reference
 from radserve_export.spec import Generated, Spec, load_spec
 from radserve_export.synthetic import Split
 
@@ -41,7 +42,7 @@ def committed() -> keras.Model:
 
 
 def wire(described: WaveformInput, count: int, *, seed: int, split: Split) -> Dataset:
-    waveforms, found = _ecg_waveforms.wire_waveforms(count, described, seed=seed, split=split, progress=silent)
+    waveforms, found = _generated.wire_samples(count, described, seed=seed, split=split, progress=silent)
     names = [label.name for label in SPEC.labels]
     return Dataset(x=waveforms, y=np.array([names.index(name) for name in found]))
 
@@ -54,7 +55,7 @@ def slow_and_fast(described: WaveformInput, count: int, *, split: Split) -> Data
 
 
 def accuracy(model: keras.Model, spec: Spec, data: Dataset) -> float:
-    probabilities = model.predict(scale(data.x, spec), verbose=0)
+    probabilities = model.predict(preprocess_reference(data.x, spec.network_input), verbose=0)
     return float((probabilities.argmax(axis=1) == data.y).mean())
 
 
@@ -72,13 +73,13 @@ def test_committed_model_cannot_overflow(committed: keras.Model) -> None:
     _, recurrent, _ = committed.get_layer("lstm").get_weights()
     assert recurrent[:, 128:192].max() <= 0
     extremes = np.array([-32768, 32767], np.int16)[np.random.default_rng(1).integers(0, 2, (50, 200, 12))]
-    assert np.isfinite(committed.predict(scale(extremes, SPEC), verbose=0)).all()
+    assert np.isfinite(committed.predict(preprocess_reference(extremes, SPEC.network_input), verbose=0)).all()
 
 
 @pytest.mark.parametrize("largest", [1000, 10_000, 32_767])
 def test_committed_model_is_undecided_about_noise(committed: keras.Model, largest: int) -> None:
     noise = np.random.default_rng(2).integers(-largest, largest, (100, 200, 12), endpoint=True).astype(np.int16)
-    largest_probabilities = committed.predict(scale(noise, SPEC), verbose=0).max(axis=1)
+    largest_probabilities = committed.predict(preprocess_reference(noise, SPEC.network_input), verbose=0).max(axis=1)
     assert np.median(largest_probabilities) < 0.4
 
 
@@ -88,7 +89,7 @@ def test_a_real_recording_is_accepted_and_answered(committed: keras.Model, descr
     samples = waveform_to_wire(recording, described)
     assert samples.shape == (200, 12)
     assert 300 < np.abs(samples).max() * described.resolution_uv < 5000
-    probabilities = committed.predict(scale(samples[None], SPEC), verbose=0)
+    probabilities = committed.predict(preprocess_reference(samples[None], SPEC.network_input), verbose=0)
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -113,7 +114,7 @@ def test_the_spec_alone_is_enough_and_its_seed_fixes_the_weights(monkeypatch: py
     one = train(spec, None, lambda description, _done, _total: descriptions.append(description))
     other = train(spec, None, silent)
     assert one.output_shape == (None, 5)
-    assert descriptions == ["Generating ECGs", "Training ecg_rhythm"]
+    assert descriptions == ["generating data", "Training ecg_rhythm"]
     for left, right in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 
@@ -122,7 +123,7 @@ def test_generation_in_processes_gives_what_generation_alone_gives(
     described: WaveformInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = wire(described, 60, seed=2, split=Split.TRAIN)
-    monkeypatch.setattr(_ecg_waveforms, "_ALONE", 0)
+    monkeypatch.setattr(_generated, "_ALONE", 0)
     together = wire(described, 60, seed=2, split=Split.TRAIN)
     np.testing.assert_array_equal(alone.x, together.x)
     np.testing.assert_array_equal(alone.y, together.y)

@@ -9,13 +9,13 @@ import numpy as np
 
 from radserve.contracts import ImageInput
 from radserve.errors import SpecError
-from radserve_export.from_keras.training import Dataset, Progress
-from radserve_export.from_keras.training._chest_images import wire_images
-from radserve_export.synthetic import Split
+from radserve_export.from_keras.training._generated import generate_dataset
+from radserve_export.graphs.preprocess import preprocess_reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from radserve_export.from_keras.training import Dataset, Progress
     from radserve_export.spec import Spec
 
 _BATCH = 64
@@ -50,11 +50,11 @@ def train(spec: Spec, data: Dataset | None, progress: Progress) -> keras.Model:
         msg = f"{spec.name}: this network needs an image input, exclusive: true and two labels or more"
         raise SpecError(msg)
     if data is None:
-        data = _generate(spec, described, progress)
+        data = generate_dataset(spec, described, progress)
     keras.utils.set_random_seed(spec.training.seed if spec.training else _SEED_WITHOUT_SPEC)
     image = (described.rows, described.columns, described.channels)
     network = build_network(image, len(spec.labels))
-    _fit(network, scale(data.x, spec), data.y, progress)
+    _fit(network, preprocess_reference(data.x, spec.network_input), data.y, progress)
     trained = build_network(image, len(spec.labels))  # without the optimizer, two thirds of the saved file
     trained.set_weights(network.get_weights())
     return trained
@@ -81,33 +81,6 @@ def build_network(image: tuple[int, int, int], labels: int) -> keras.Model:
         ],
         name="chest_xray",
     )
-
-
-def scale(wire: NDArray[np.generic], spec: Spec) -> NDArray[np.float32]:
-    """Scale wire arrays to network input as the served model does.
-
-    Args:
-        wire: Wire arrays ``(n, rows, columns, channels)``.
-        spec: Its ``network_input`` says how.
-    """
-    chosen = spec.network_input
-    mean, std = np.array(chosen.mean, np.float32), np.array(chosen.std, np.float32)
-    return (wire.astype(np.float32) * np.float32(chosen.scale) - mean) / std
-
-
-def _generate(spec: Spec, described: ImageInput, progress: Progress) -> Dataset:
-    if spec.training is None:
-        msg = f"{spec.name}: give training data, or say in the spec's training section what to generate"
-        raise SpecError(msg)
-    images, found = wire_images(
-        spec.training.samples, described, seed=spec.training.seed, split=Split.TRAIN, progress=progress
-    )
-    places = {label.name: place for place, label in enumerate(spec.labels)}
-    missing = sorted(set(found) - set(places))
-    if missing:
-        msg = f"{spec.name}: the phantoms also show {', '.join(missing)}: add to labels"
-        raise SpecError(msg)
-    return Dataset(x=images, y=np.array([places[name] for name in found], np.int64))
 
 
 def _fit(network: keras.Model, images: NDArray[np.float32], labels: NDArray[np.int64], progress: Progress) -> None:

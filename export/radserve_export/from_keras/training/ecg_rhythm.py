@@ -9,13 +9,13 @@ import numpy as np
 from radserve.contracts import WaveformInput
 from radserve.errors import SpecError
 from radserve_export.from_keras._tensorflow import keras
-from radserve_export.from_keras.training import Dataset, Progress
-from radserve_export.from_keras.training._ecg_waveforms import wire_waveforms
-from radserve_export.synthetic import Split
+from radserve_export.from_keras.training._generated import generate_dataset
+from radserve_export.graphs.preprocess import preprocess_reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from radserve_export.from_keras.training import Dataset, Progress
     from radserve_export.spec import Spec
 
 _UNITS = 64
@@ -54,7 +54,7 @@ def train(spec: Spec, data: Dataset | None, progress: Progress) -> keras.Model:
         msg = f"{spec.name}: this network needs a waveform input, exclusive: true and two labels or more"
         raise SpecError(msg)
     if data is None:
-        data = _generate(spec, described, progress)
+        data = generate_dataset(spec, described, progress)
     seed = spec.training.seed if spec.training else _SEED_WITHOUT_SPEC
     keras.utils.set_random_seed(seed)
     shape = (described.samples, len(described.leads))
@@ -122,35 +122,11 @@ def _remember_long(lstm: keras.layers.LSTM, rng: np.random.Generator) -> None:
     lstm.set_weights([kernel, recurrent, bias])
 
 
-def scale(wire: NDArray[np.generic], spec: Spec) -> NDArray[np.float32]:
-    """Scale wire arrays to network input as the served model does.
-
-    Args:
-        wire: Wire arrays ``(n, samples, leads)``.
-        spec: Its ``network_input`` says how.
-    """
-    chosen = spec.network_input
-    mean, std = np.array(chosen.mean, np.float32), np.array(chosen.std, np.float32)
-    return (wire.astype(np.float32) * np.float32(chosen.scale) - mean) / std
-
-
-def _generate(spec: Spec, described: WaveformInput, progress: Progress) -> Dataset:
-    if spec.training is None:
-        msg = f"{spec.name}: give training data, or say in the spec's training section what to generate"
-        raise SpecError(msg)
-    waveforms, found = wire_waveforms(
-        spec.training.samples, described, seed=spec.training.seed, split=Split.TRAIN, progress=progress
-    )
-    places = {label.name: place for place, label in enumerate(spec.labels)}
-    missing = sorted(set(found) - set(places))
-    if missing:
-        msg = f"{spec.name}: the generated ECGs also show {', '.join(missing)}: add to labels"
-        raise SpecError(msg)
-    return Dataset(x=waveforms, y=np.array([places[name] for name in found], np.int64))
-
-
 def _fit(network: keras.Model, data: Dataset, spec: Spec, rng: np.random.Generator, progress: Progress) -> None:
-    waveforms, targets = scale(data.x, spec), np.eye(len(spec.labels), dtype=np.float32)[data.y]
+    waveforms, targets = (
+        preprocess_reference(data.x, spec.network_input),
+        np.eye(len(spec.labels), dtype=np.float32)[data.y],
+    )
     noisy = round(_NOISE_SHARE * len(waveforms))
     undecided = np.full((noisy, len(spec.labels)), 1 / len(spec.labels), np.float32)
     batch = min(_BATCH, len(waveforms))
@@ -165,7 +141,7 @@ def _fit(network: keras.Model, data: Dataset, spec: Spec, rng: np.random.Generat
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
     network.compile(optimizer, "categorical_crossentropy", jit_compile=True)
     for epoch in range(epochs):
-        noise = scale(_noise((noisy, *data.x.shape[1:]), rng), spec)
+        noise = preprocess_reference(_noise((noisy, *data.x.shape[1:]), rng), spec.network_input)
         seen = np.concatenate([_augment(waveforms, rng), noise])
         wanted = np.concatenate([targets, undecided])
         chosen = rng.permutation(len(seen))[:used]
