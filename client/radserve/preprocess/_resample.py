@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _ZERO_CROSSINGS = 24  # of the sinc on each side: transition band about 11 % of the lower Nyquist rate
 _PASSBAND = 0.94  # centre of the transition, so that the stopband begins at the lower Nyquist rate
-_BLOCK = 4096
 
 
 def resampled_length(length: int, rate_in: float, rate_out: float) -> int:
@@ -49,15 +48,16 @@ def resample(
     padded = np.pad(needed, [(reach, reach), (0, 0)], mode="reflect", reflect_type="odd")
     result = np.empty((length, needed.shape[1]), dtype=np.float64)
     offsets = np.arange(-reach, reach + 1)
-    for start in range(0, length, _BLOCK):
-        times = np.arange(start, min(start + _BLOCK, length)) * step
-        nearest = np.minimum(np.rint(times), len(needed) - 1).astype(np.intp)
-        distance = offsets - (times - nearest)[:, np.newaxis]
+    times = np.arange(length) * step
+    nearest = np.minimum(np.rint(times), len(needed) - 1).astype(np.intp)
+    # The usual rates have few phases, each with its own weights.
+    phases, phase_of = np.unique(np.round(times - nearest, 9), return_inverse=True)
+    for number, phase in enumerate(phases):
+        distance = offsets - phase
         weights = np.sinc(cutoff * distance) * _blackman(distance / (reach + 1))
-        weights /= weights.sum(axis=1, keepdims=True)
-        places = nearest[:, np.newaxis] + offsets + reach
-        for channel in range(result.shape[1]):
-            result[start : start + len(times), channel] = np.einsum("ij,ij->i", weights, padded[:, channel][places])
+        weights /= weights.sum()
+        for place in np.flatnonzero(phase_of == number):
+            result[place] = weights @ padded[nearest[place] : nearest[place] + offsets.size]
     return result.reshape(length, *signal.shape[1:])
 
 
