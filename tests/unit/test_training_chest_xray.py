@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import keras
 import msgspec
 import numpy as np
 import pytest
 
 from radserve.contracts import ImageInput
 from radserve.errors import SpecError
+from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training import Dataset, _generated
 from radserve_export.from_keras.training.chest_xray import build_network, train
 from radserve_export.graphs.preprocess import preprocess_reference

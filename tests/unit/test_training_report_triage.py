@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import keras
 import msgspec
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from radserve.errors import SpecError
+from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training import Dataset
 from radserve_export.from_keras.training import report_triage as training
 from radserve_export.from_keras.training.report_triage import build_network, build_tokenizer, encode, train

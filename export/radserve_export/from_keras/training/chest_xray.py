@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from radserve.contracts import ImageInput
 from radserve.errors import SpecError
+from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training._generated import generate_dataset
 from radserve_export.graphs.preprocess import preprocess_reference
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -16,6 +15,7 @@ from tokenizers.trainers import WordLevelTrainer
 
 from radserve.contracts import TextInput
 from radserve.errors import SpecError
+from radserve_export.from_keras._tensorflow import keras
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
