@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.data import get_testdata_file
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from radserve import Client, Model, RadserveError
 from radserve_export.synthetic import Split, generate
@@ -43,6 +43,7 @@ SHIPPED = (
     ("chest_xray", "pydicom: truncated MR slice", "MR_truncated.dcm"),
     ("chest_xray", "pydicom: radiograph of a spine", "dicomdirtests/77654033/CR1/6154"),
 )
+OUTCOME = "finding, or why it was refused"
 # All shipped files but the ECG, the truncated phantom and the long report.
 OUT_OF_SCOPE = len(SHIPPED) - 1 + 2
 
@@ -100,7 +101,7 @@ def main() -> int:
             yield
         times[name] = perf_counter() - began
 
-    table = Table("input", "finding, or why it was refused", "p", "version", "ms")
+    table = Table(Column("input", overflow="fold"), Column(OUTCOME, overflow="fold"), "p", "version", "ms")
     answered = refused = 0
     shown: set[str] = set()
     server = EmbeddedServer(REPOSITORY)

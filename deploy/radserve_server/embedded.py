@@ -212,7 +212,8 @@ class EmbeddedServer:
             shown = "; ".join(differences[:_SHOWN_PROBLEMS])
             rest = len(differences) - _SHOWN_PROBLEMS
             more = f" and {rest} more" if rest > 0 else ""
-            msg = f"{self.repository} is not as it was published: {shown}{more}: export again"
+            advice = "restore those files, or delete these models and export them again"
+            msg = f"{self.repository} is not as it was published: {shown}{more}: {advice}"
             raise ServerStartError(msg)
 
     def _launch_on_free_ports(self) -> None:

@@ -112,6 +112,8 @@ def train(
             progress("loading TensorFlow", 1, 1)
             trained = train_model(spec, output, data or data_folder, labels, progress)
     typer.echo(f"{trained.path}: {trained.size_bytes / 2**20:.1f} MiB, trained in {trained.duration_s:.0f} s")
+    if trained.accuracy is not None:
+        typer.echo(f"accuracy {trained.accuracy:.3f} on the data set's own test images")
 
 
 @contextmanager
@@ -184,6 +186,8 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         f"{done.name}: {what} version {done.version} in {repository}"
         f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
     )
+    if done.is_new and done.version > 1:
+        typer.echo("a running 'radserve serve' goes on with the version before: restart it")
     if done.evaluation is not None:
         _print_confusion(done.evaluation)
 
@@ -198,7 +202,7 @@ def _print_confusion(found: Mapping[str, Any]) -> None:
     )
     table.add_column("")
     for label in found["labels"]:
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", overflow="fold")
     for label, counts in zip(found["labels"], found["confusion"], strict=True):
         table.add_row(label, *map(str, counts))
     Console().print(table)

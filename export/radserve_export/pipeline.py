@@ -93,7 +93,9 @@ def export(
     with repo.locked(repository):
         version = _identical_version(checked, repository)
         if version is not None:
-            return Exported(name=spec.name, version=version, is_new=False, parity=parity)
+            known = repo.evaluation_of(repository, spec.name, version)
+            if evaluate is None or _still_good(spec, known):
+                return Exported(name=spec.name, version=version, is_new=False, parity=parity, evaluation=known)
         return _publish(checked, repository, evaluate, progress)
 
 
@@ -137,6 +139,16 @@ def _identical_version(checked: _Checked, repository: Path) -> int | None:
     files = checked.files(repository, version)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return version if repo.is_published(repository, checked.spec.name, version, hashes) else None
+
+
+def _still_good(spec: Spec, known: Mapping[str, Any] | None) -> bool:
+    """Whether what was measured when the same files were published is what the spec asks for now."""
+    plan = spec.evaluation
+    if plan is None or known is None:
+        return plan is None
+    return bool(
+        known["n"] == plan.samples and known["seed"] == plan.seed and known["accuracy"] >= plan.minimum_accuracy
+    )
 
 
 def _publish(

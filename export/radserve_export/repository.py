@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders, write_manifest
 from radserve.errors import RepositoryError
@@ -62,6 +62,11 @@ def is_published(repository: Path, name: str, version: int, hashes: Mapping[str,
             msg = f"{path} is not what was published: restore it, or delete the models {', '.join(manifest.models)}"
             raise RepositoryError(msg)
     return True
+
+
+def evaluation_of(repository: Path, name: str, version: int) -> dict[str, Any] | None:
+    """What was measured through the whole path when a version was published."""
+    return read_manifest(repository / name / str(version) / MANIFEST).evaluation
 
 
 @contextmanager

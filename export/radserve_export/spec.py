@@ -8,6 +8,7 @@ import msgspec
 
 from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
+from radserve_export.synthetic import labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,7 +174,11 @@ def load_spec(path: Path) -> Spec:
         msg = f"cannot read the spec {path}: {error.strerror}"
         raise SpecError(msg) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"{path}: {' '.join(str(error).split())}"  # YAML's errors have several lines
+        # YAML's errors have several lines, and call the file a string.
+        told = " ".join(str(error).split()).replace('in "<byte string>", ', "")
+        if "at `$.task`" in told:
+            told += f": use one of {', '.join(task.value for task in Task)}"
+        msg = f"{path} is not an export spec: {told} (export/specs/ has examples)"
         raise SpecError(msg) from error
     problem = _contradiction(spec)
     if problem is not None:
@@ -204,7 +209,19 @@ def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for 
     is_text = isinstance(spec.input, TextInput)
     if is_text != (spec.tokenizer is not None):
         return "tokenizer: a text model needs one" if is_text else "tokenizer: only a text model has one"
-    return _wrong_scaling(spec)
+    return _wrong_evaluation(spec, names) or _wrong_scaling(spec)
+
+
+def _wrong_evaluation(spec: Spec, names: list[str]) -> str | None:
+    if spec.evaluation is None:
+        return None
+    try:
+        unknown = [label for label in labels(spec.evaluation.generator) if label not in names]
+    except SpecError as error:
+        return f"evaluation.generator: {error}"
+    if not unknown:
+        return None
+    return f"evaluation.generator: it also gives {unknown[0]}, which is no label here: leave the evaluation block out"
 
 
 def _wrong_scaling(spec: Spec) -> str | None:

@@ -18,6 +18,9 @@ _BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTAL
 _HEAD = """# Model repository
 
 Written by `radserve export` from the models' manifests; do not edit.
+
+Accuracy, and skew (served probabilities against Keras on the same files), are measured through the whole path; parity
+is the largest difference between the exported graphs and Keras on random inputs.
 """
 
 
@@ -36,8 +39,8 @@ def summarise(repository: Path) -> bytes:
         msg = f"{repository}: {error}"
         raise RepositoryError(msg) from error
     rows = [
-        "| model | version | accuracy | samples | largest difference from Keras | steps |",
-        "|---|---|---|---|---|---|",
+        "| model | version | accuracy | samples | largest skew | parity | steps |",
+        "|---|---|---|---|---|---|---|",
         *(_row(manifest) for manifest in manifests),
     ]
     parts = [_HEAD, "\n".join(rows) + "\n"]
@@ -48,9 +51,11 @@ def summarise(repository: Path) -> bytes:
 def _row(manifest: Manifest) -> str:
     found = manifest.evaluation or {}
     accuracy = f"{found['accuracy']:.3f}" if found else "not measured"
-    difference = f"{found['skew']['max']:.1e}" if found else "not measured"
+    skew = f"{found['skew']['max']:.1e}" if found else "not measured"
+    parity = max((output["max_abs"] for output in manifest.parity.get("outputs", {}).values()), default=0.0)
     steps = ", ".join(f"`{name}`" for name in manifest.models[1:])
-    return f"| `{manifest.name}` | {manifest.version} | {accuracy} | {found.get('n', 0)} | {difference} | {steps} |"
+    cells = (f"`{manifest.name}`", manifest.version, accuracy, found.get("n", 0), skew, f"{parity:.1e}", steps)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _confusion(name: str, evaluation: dict[str, Any]) -> str:

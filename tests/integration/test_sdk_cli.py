@@ -107,16 +107,28 @@ def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServ
     assert "OutOfScopeError: Modality" in done.stdout
 
 
-def test_a_folder_gives_all_its_files_in_order_but_hidden_ones(
+def test_a_folder_gives_all_its_files_in_order_but_hidden_ones_and_tables(
     server: EmbeddedServer, tmp_path: Path, radserve: Run
 ) -> None:
-    for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden"):
+    for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden", "labels.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(Path(CT).read_bytes())
     done = radserve("predict", "brightness", str(tmp_path), "--url", server.grpc_url, "--json")
     assert done.returncode == 0
     names = [Path(json.loads(line)["input"]).relative_to(tmp_path).as_posix() for line in done.stdout.splitlines()]
     assert names == ["a.dcm", "b/1.dcm", "b/2.dcm"]
+
+
+def test_a_folder_of_reports_gives_its_text_files(server: EmbeddedServer, tmp_path: Path, radserve: Run) -> None:
+    for name in ("1.txt", "labels.csv"):
+        (tmp_path / name).write_text("calm")
+    done = radserve("predict", "triage", str(tmp_path), "--url", server.grpc_url, "--json")
+    assert [Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()] == ["1.txt"]
+
+
+def test_an_empty_folder_is_one_line_and_exit_status_1(server: EmbeddedServer, tmp_path: Path, radserve: Run) -> None:
+    done = radserve("predict", "brightness", str(tmp_path), "--url", server.grpc_url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 def test_a_file_is_read_from_standard_input(server: EmbeddedServer, radserve: Run) -> None:

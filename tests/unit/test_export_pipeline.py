@@ -127,6 +127,21 @@ STAGES = [
 ]
 
 
+PLAN = {"generator": "chest_xray", "samples": 4, "seed": 1, "minimum_accuracy": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def generator_of_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("radserve_export.spec.labels", lambda _generator: ("a", "b", "c"))
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, spec: Path) -> Path:
+    """The spec, with an evaluation."""
+    write_spec(tmp_path, image_spec(evaluation=PLAN))
+    return spec
+
+
 @pytest.mark.parametrize("had_version", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("stage", STAGES)
@@ -143,8 +158,7 @@ def test_an_interruption_at_any_stage_leaves_no_trace(
     if had_version:
         pipeline.export(spec, models)
         use_network(dense_network(seed=1))
-    plan = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accuracy": 0.5}
-    write_spec(tmp_path, image_spec(evaluation=plan))
+    write_spec(tmp_path, image_spec(evaluation=PLAN))
     before, siblings = _contents(tmp_path), _siblings(models)
 
     def progress(now: str) -> None:
@@ -211,9 +225,37 @@ def test_a_failed_parity_gate_publishes_nothing(
     assert _siblings(tmp_path / "models") == {"tiny.yaml"}
 
 
-def test_a_failed_evaluation_publishes_nothing(tmp_path: Path, spec: Path) -> None:
-    plan = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accuracy": 0.5}
-    write_spec(tmp_path, image_spec(evaluation=plan))
+_FOUND: dict[str, Any] = {
+    "n": 4,
+    "seed": 1,
+    "labels": ["a", "b", "c"],
+    "confusion": [[2, 0, 0], [0, 1, 1], [0, 0, 0]],
+    "accuracy": 0.75,
+    "skew": {"n": 4, "max": 1.5e-6},
+}
+
+
+def test_what_was_published_unmeasured_is_measured_when_the_spec_asks(tmp_path: Path, evaluated: Path) -> None:
+    models = tmp_path / "models"
+    assert pipeline.export(evaluated, models).version == 1
+    asked: list[Path] = []
+
+    def fail(staged: Path, spec: object, reference: object) -> dict[str, Any]:
+        del spec, reference
+        asked.append(staged)
+        msg = "accuracy too low"
+        raise ExportError(msg)
+
+    with pytest.raises(ExportError, match="accuracy too low"):
+        pipeline.export(evaluated, models, evaluate=fail)
+    assert asked
+    done = pipeline.export(evaluated, models, evaluate=lambda *_: _FOUND)
+    assert (done.version, done.is_new, done.evaluation) == (2, True, _FOUND)
+    again = pipeline.export(evaluated, models, evaluate=fail)
+    assert (again.version, again.is_new, again.evaluation) == (2, False, _FOUND)
+
+
+def test_a_failed_evaluation_publishes_nothing(tmp_path: Path, evaluated: Path) -> None:
 
     def evaluate(staged: Path, spec: object, reference: object) -> dict[str, Any]:
         del spec, reference
@@ -222,25 +264,15 @@ def test_a_failed_evaluation_publishes_nothing(tmp_path: Path, spec: Path) -> No
         raise ExportError(msg)
 
     with pytest.raises(ExportError, match="accuracy too low"):
-        pipeline.export(spec, tmp_path / "models", evaluate=evaluate)
+        pipeline.export(evaluated, tmp_path / "models", evaluate=evaluate)
     assert _siblings(tmp_path / "models") == {"tiny.yaml"}
 
 
-def test_the_evaluation_is_in_the_manifest_and_in_the_readme(tmp_path: Path, spec: Path) -> None:
-    plan = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accuracy": 0.5}
-    write_spec(tmp_path, image_spec(evaluation=plan))
-    found = {
-        "n": 4,
-        "seed": 1,
-        "labels": ["a", "b", "c"],
-        "confusion": [[2, 0, 0], [0, 1, 1], [0, 0, 0]],
-        "accuracy": 0.75,
-        "skew": {"n": 4, "max": 1.5e-6},
-    }
-    pipeline.export(spec, tmp_path / "models", evaluate=lambda *_: found)
-    assert read_manifest(tmp_path / "models/tiny/1/manifest.json").evaluation == found
+def test_the_evaluation_is_in_the_manifest_and_in_the_readme(tmp_path: Path, evaluated: Path) -> None:
+    pipeline.export(evaluated, tmp_path / "models", evaluate=lambda *_: _FOUND)
+    assert read_manifest(tmp_path / "models/tiny/1/manifest.json").evaluation == _FOUND
     text = (tmp_path / "models/README.md").read_text()
-    assert "| `tiny` | 1 | 0.750 | 4 | 1.5e-06 | `tiny_pipeline` |" in text
+    assert "| `tiny` | 1 | 0.750 | 4 | 1.5e-06 | " in text
     assert "| **b** | 0 | 1 | 1 |" in text
     assert verify_repository(tmp_path / "models") == []
 

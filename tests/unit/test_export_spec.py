@@ -16,6 +16,9 @@ def _image(**changes: Any) -> dict[str, Any]:
     return {**image_spec()["input"], **changes}
 
 
+EVALUATION = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accuracy": 0.5}
+
+
 @pytest.mark.parametrize(
     ("spec", "named"),
     [
@@ -36,6 +39,8 @@ def _image(**changes: Any) -> dict[str, Any]:
         (image_spec(serving={"max_batch_size": 0}), "max_batch_size"),
         (image_spec(tokenizer="tokenizer.json"), "tokenizer"),
         (image_spec(parity={"atol": 0}), "atol"),
+        (image_spec(evaluation=EVALUATION), "it also gives normal, which is no label here"),
+        (image_spec(evaluation=EVALUATION | {"generator": "x"}), "evaluation.generator"),
         (image_spec(parity={"input_range": [1, -1]}), "input_range"),
         (text_spec(tokenizer=None), "tokenizer"),
         (text_spec(network_input={"scale": 2.0}), "network_input"),

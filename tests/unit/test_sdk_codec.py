@@ -410,3 +410,9 @@ def test_results_are_frozen() -> None:
         result(response()).version = 4  # type: ignore[misc]
     assert msgspec.structs.replace(contract(), version=4) != contract()
     assert Rejection(index=1, error=InputError("x")).index == 1
+
+
+def test_a_priority_that_is_none_of_the_enum_is_refused() -> None:
+    prepared = _codec.prepare(contract(TEXT), "text")
+    with pytest.raises(InputError, match=r"Priority\.STAT"):
+        _codec.to_request(contract(TEXT), prepared.inputs, request_id="r", priority="STAT")  # type: ignore[arg-type]

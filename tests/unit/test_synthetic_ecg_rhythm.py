@@ -69,7 +69,7 @@ def beat_times_s(recording: Recording) -> NDArray[np.float64]:
     return np.sort(np.array(peaks)) / 125
 
 
-@pytest.mark.parametrize("index", range(len(ecg_rhythm.RHYTHMS)))
+@pytest.mark.parametrize("index", range(len(ecg_rhythm.LABELS)))
 def test_dciodvfy_finds_nothing_wrong(index: int, tmp_path: Path) -> None:
     path = tmp_path / "ecg.dcm"
     path.write_bytes(as_file(ecg_rhythm.record(index, seed=3, split=Split.TEST)))
@@ -80,7 +80,7 @@ def test_dciodvfy_finds_nothing_wrong(index: int, tmp_path: Path) -> None:
 def test_five_in_a_row_hold_each_rhythm_once(recordings: list[Recording]) -> None:
     labels = iter(recording.label for recording in recordings)
     while block := list(islice(labels, 5)):
-        assert sorted(block) == sorted(ecg_rhythm.RHYTHMS)
+        assert sorted(block) == sorted(ecg_rhythm.LABELS)
 
 
 def test_the_same_seed_gives_the_same_bytes_however_many_are_asked_for() -> None:

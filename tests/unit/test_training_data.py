@@ -37,10 +37,35 @@ def save_npz(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic
 def test_medmnist_file_is_read(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
     labels = np.arange(10, dtype=np.uint8).reshape(-1, 1) % 2
-    found = load_dataset(two_labels(), save_npz(tmp_path / "pneumoniamnist.npz", images, labels), None, quiet)
+    found, kept_apart = load_dataset(two_labels(), save_npz(tmp_path / "pneumonia.npz", images, labels), None, quiet)
+    assert kept_apart is None
     assert found.x.shape == (10, 28, 28, 1)
     assert np.array_equal(found.x[..., 0], images)
     assert found.y.tolist() == [0, 1] * 5
+
+
+def test_what_medmnist_keeps_apart_measures_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 260)
+    images = (rng.integers(0, 60, (260, 28, 28)) + 150 * labels[:, None, None]).astype(np.uint8)
+    data = tmp_path / "own.npz"
+    train, test = slice(200), slice(200, None)
+    np.savez(
+        data,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+    )
+    spec = (SPECS / "chest_xray.yaml").read_text(encoding="utf-8")
+    spec = spec[: spec.index("  - name: nodule")] + "training: {generator: chest_xray, samples: 1, seed: 1}\n"
+    (tmp_path / "own.yaml").write_text(spec, encoding="utf-8")
+    from radserve_export.from_keras.training import chest_xray  # noqa: PLC0415 - imports TensorFlow
+
+    monkeypatch.setattr(chest_xray, "_IMAGES_SEEN", 1)
+    trained = train_model(tmp_path / "own.yaml", tmp_path / "own.keras", data, None, quiet)
+    assert trained.accuracy is not None
+    assert trained.accuracy > 0.95
 
 
 @pytest.mark.parametrize(
@@ -79,7 +104,7 @@ def test_folder_of_dicom_files_is_read_by_the_sdk(name: str, tmp_path: Path) -> 
         expected.append([label.name for label in spec.labels].index(sample.label))
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(lines))
-    found = load_dataset(spec, tmp_path, table, quiet)
+    found, _ = load_dataset(spec, tmp_path, table, quiet)
     assert found.y.tolist() == expected
     assert found.x.dtype == np.dtype(spec.input.wire_dtype.lower())  # type: ignore[union-attr]
 

@@ -9,6 +9,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from radserve.errors import InputError
+from radserve.options import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve.contracts import Contract, Datatype
-    from radserve.options import Priority
 
 _LENGTH = struct.Struct("<I")
 
@@ -43,6 +43,9 @@ def to_request(
         model_name=contract.name, model_version=str(contract.version), id=request_id
     )
     if priority is not None:
+        if not isinstance(priority, Priority):
+            msg = "priority must be one of Priority.STAT, URGENT and ROUTINE"
+            raise InputError(msg)
         request.parameters["priority"].uint64_param = int(priority)
     if queue_timeout_s is not None:
         request.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))

@@ -50,7 +50,7 @@ def open_channel(url: str, *, tls: TLS | None, insecure: bool) -> grpc.Channel:
     if not insecure and not _is_loopback(address["host"]):
         msg = (
             f"{address['host']} is not this machine and the connection would not be encrypted:"
-            " give tls=TLS.from_files(...), or insecure=True if the network is trusted"
+            " give tls=TLS.from_files(...) (--tls-ca), or insecure=True (--insecure) if the network is trusted"
         )
         raise InputError(msg)
     return grpc.insecure_channel(url, options=_OPTIONS)

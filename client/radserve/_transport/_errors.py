@@ -86,7 +86,8 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
 
 _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     grpc.StatusCode.UNAVAILABLE: _Meaning(
-        error=ServerUnavailableError, advice="no server answers at {url}: check that it runs, and try again"
+        error=ServerUnavailableError,
+        advice="no server answers gRPC at {url}: check that it runs, and that this is its gRPC port",
     ),
     grpc.StatusCode.CANCELLED: _Meaning(
         error=ServerUnavailableError, advice="the server gave up the call, it may be shutting down: try again"

@@ -46,7 +46,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="The public model's name; see 'radserve models'.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="Files, folders (with all files in them), or - for standard input."),
+        typer.Argument(metavar="INPUT", help="Files, folders (DICOM files, or .txt files for text models), or -."),
     ] = None,
     *,
     url: Url,
@@ -73,7 +73,8 @@ def predict(
         if text and not reads_text:
             msg = f"model {model} reads files: leave --text out"
             raise InputError(msg)
-        items = [_item(name, reads_text=reads_text) for name in _names(inputs or [])]
+        names = [name for given in inputs or [] for name in _names(given, reads_text=reads_text)]
+        items = [_item(name, reads_text=reads_text) for name in names]
         items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
         urgency = None if priority is None else Priority[priority.name]
         answers = _answers(served, items, urgency, frame)
@@ -81,15 +82,19 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-def _names(inputs: list[str]) -> Iterator[str]:
-    """The inputs, with folders replaced by the files in them; hidden ones left out."""
-    for name in inputs:
-        if name == _STANDARD_INPUT or not Path(name).is_dir():
-            yield name
-            continue
-        for folder, folders, files in os.walk(name):
-            folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-            yield from (str(Path(folder, entry)) for entry in sorted(files) if not entry.startswith("."))
+def _names(given: str, *, reads_text: bool) -> list[str]:
+    """An input, or the files in a folder: all that end in .txt for text models, all but tables and hidden ones else."""
+    if given == _STANDARD_INPUT or not Path(given).is_dir():
+        return [given]
+    found = []
+    for folder, folders, files in os.walk(given):
+        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+        paths = [Path(folder, entry) for entry in sorted(files) if not entry.startswith(".")]
+        found += [str(path) for path in paths if (path.suffix == ".txt" if reads_text else path.suffix != ".csv")]
+    if not found:
+        msg = f"the folder {given} holds no {'.txt file' if reads_text else 'file'}"
+        raise InputError(msg)
+    return found
 
 
 def _item(name: str, *, reads_text: bool) -> Item:

@@ -15,6 +15,7 @@ from radserve.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage")
 
@@ -52,9 +53,22 @@ def generate(name: str, count: int, *, seed: int, split: Split) -> Iterator[Samp
     Raises:
         SpecError: There is no such generator.
     """
+    found: Iterator[Sample] = _module(name).generate(count, seed=seed, split=split)
+    return found
+
+
+def labels(name: str) -> tuple[str, ...]:
+    """The labels that a generator gives.
+
+    Raises:
+        SpecError: There is no such generator.
+    """
+    found: tuple[str, ...] = _module(name).LABELS
+    return found
+
+
+def _module(name: str) -> ModuleType:
     if name not in GENERATORS:
         msg = f"there is no generator {name}: use one of {', '.join(GENERATORS)}"
         raise SpecError(msg)
-    module = import_module(f"radserve_export.synthetic.{name}")
-    found: Iterator[Sample] = module.generate(count, seed=seed, split=split)
-    return found
+    return import_module(f"radserve_export.synthetic.{name}")

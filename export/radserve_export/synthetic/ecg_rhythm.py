@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-RHYTHMS: Final = tuple(RATES_PER_MINUTE)
+LABELS: Final = tuple(RATES_PER_MINUTE)
 
 # Code Value (MDC) and Code Meaning of the leads: PS3.16 CID 3001 "ECG Lead".
 _MDC_LEADS: Final = {
@@ -53,7 +53,7 @@ class Recording:
     """What a recorder stores.
 
     Attributes:
-        label: One of RHYTHMS.
+        label: One of LABELS.
         frequency_hz: Samples a second.
         leads: Names of the channels, in the file's order.
         counts: Stored integers, int16 ``(samples, channels)``.
@@ -109,8 +109,8 @@ def record(index: int, *, seed: int, split: Split) -> Recording:
         seed: As for ``generate``.
         split: As for ``generate``.
     """
-    block, position = divmod(index, len(RHYTHMS))
-    label = RHYTHMS[_stream(split, seed, "order", block).permutation(len(RHYTHMS))[position]]
+    block, position = divmod(index, len(LABELS))
+    label = LABELS[_stream(split, seed, "order", block).permutation(len(LABELS))[position]]
     rng = _stream(split, seed, "sample", index)
     frequency_hz = int(rng.choice((250, 500, 1000), p=(0.3, 0.5, 0.2)))
     microvolts = electrocardiogram(label, frequency_hz, rng) * 1000.0

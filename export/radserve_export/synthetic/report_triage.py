@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from radserve_export.synthetic._report_grammar import Finding, Phrases
 
 CRITICAL_FINDING = "critical_finding"
+LABELS = (CRITICAL_FINDING,)
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(a )?([a-z]+)\d?\}")

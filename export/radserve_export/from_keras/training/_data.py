@@ -42,7 +42,7 @@ class Progress(Protocol):
         """Show that ``done`` of ``total`` units of ``description`` are finished."""
 
 
-def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress) -> Dataset:
+def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress) -> tuple[Dataset, Dataset | None]:
     """Read a user's own training data.
 
     Args:
@@ -53,6 +53,10 @@ def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress
             the folder) and ``label`` (a label's name, or its number from 0).
         progress: Told after each file.
 
+    Returns:
+        What to train on, and what the data set itself keeps apart for testing
+        (``test_images``, ``test_labels``), if it does.
+
     Raises:
         SpecError: The data cannot be read or does not fit the spec. The message
             names the CSV's line, never the file.
@@ -61,17 +65,25 @@ def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress
         if labels is None:
             msg = "a folder of DICOM files needs --labels FILE.csv with the columns file and label"
             raise SpecError(msg)
-        return _load_folder(spec, data, labels, progress)
+        return _load_folder(spec, data, labels, progress), None
     return _load_npz(spec, data)
 
 
-def _load_npz(spec: Spec, path: Path) -> Dataset:
+def _load_npz(spec: Spec, path: Path) -> tuple[Dataset, Dataset | None]:
+    if not path.is_file():
+        msg = f"there is no file {path}"
+        raise SpecError(msg)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            x, y = archive["train_images"], archive["train_labels"]
+            train = archive["train_images"], archive["train_labels"]
+            test = (archive["test_images"], archive["test_labels"]) if "test_images" in archive else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         msg = f"{path} is not a MedMNIST file with train_images and train_labels ({type(error).__name__})"
         raise SpecError(msg) from error
+    return _of_wire(spec, path, *train), _of_wire(spec, path, *test) if test else None
+
+
+def _of_wire(spec: Spec, path: Path, x: NDArray[np.generic], y: NDArray[np.generic]) -> Dataset:
     if isinstance(spec.input, ImageInput):
         expected: tuple[int, ...] = (spec.input.rows, spec.input.columns, spec.input.channels)
         x = x[..., np.newaxis] if x.ndim == 3 else x  # noqa: PLR2004 - (n, rows, columns)
@@ -82,7 +94,7 @@ def _load_npz(spec: Spec, path: Path) -> Dataset:
         raise SpecError(msg)
     dtype = np.dtype(spec.input.wire_dtype.lower())
     if x.shape[1:] != expected or x.dtype != dtype:
-        msg = f"{path}: train_images are {x.dtype} {x.shape[1:]}, the spec's input is {dtype} {expected}"
+        msg = f"{path}: the images are {x.dtype} {x.shape[1:]}, the spec's input is {dtype} {expected}"
         raise SpecError(msg)
     return _checked(spec, x, y.reshape(-1))
 
@@ -92,7 +104,7 @@ def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> 
         with labels.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"cannot read {labels}: {type(error).__name__}"
+        msg = f"cannot read {labels}: {getattr(error, 'strerror', None) or 'it is not a CSV file in UTF-8'}"
         raise SpecError(msg) from error
     if not rows or not {"file", "label"} <= rows[0].keys():
         msg = f"{labels} needs a first line 'file,label' and at least one more"

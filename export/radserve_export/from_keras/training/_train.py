@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from radserve.errors import SpecError
 from radserve_export.from_keras.training._data import load_dataset
+from radserve_export.graphs.preprocess import preprocess_reference
 from radserve_export.spec import load_spec
 from radserve_export.synthetic import GENERATORS
 
 if TYPE_CHECKING:
-    from radserve_export.from_keras.training._data import Progress
+    import keras
+
+    from radserve_export.from_keras.training._data import Dataset, Progress
+    from radserve_export.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +29,13 @@ class Trained:
         path: The model file.
         size_bytes: Its size.
         duration_s: Seconds from spec to file.
+        accuracy: On what the data set keeps apart for testing; None where it does not.
     """
 
     path: Path
     size_bytes: int
     duration_s: float
+    accuracy: float | None
 
 
 def train_model(
@@ -52,9 +58,12 @@ def train_model(
     spec = load_spec(spec_path)
     generator = spec.training.generator if spec.training else None
     if generator not in GENERATORS:
-        msg = f"{spec_path}: training.generator must be one of {', '.join(GENERATORS)}"
+        msg = (
+            f"{spec_path}: training.generator also names the network's architecture: give a block"
+            f" 'training: {{generator: NAME, samples: N, seed: N}}' with one of {', '.join(GENERATORS)}"
+        )
         raise SpecError(msg)
-    dataset = load_dataset(spec, data, labels, progress) if data is not None else None
+    dataset, kept_apart = load_dataset(spec, data, labels, progress) if data is not None else (None, None)
     network = import_module(f"radserve_export.from_keras.training.{generator}")
     model = network.train(spec, dataset, progress)
     path = output or spec_path.parent / spec.model
@@ -67,4 +76,14 @@ def train_model(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return Trained(path=path, size_bytes=path.stat().st_size, duration_s=perf_counter() - began)
+    return Trained(
+        path=path,
+        size_bytes=path.stat().st_size,
+        duration_s=perf_counter() - began,
+        accuracy=_accuracy(model, spec, kept_apart) if kept_apart is not None else None,
+    )
+
+
+def _accuracy(model: keras.Model, spec: Spec, data: Dataset) -> float:
+    answers = model.predict(preprocess_reference(data.x, spec.network_input), verbose=0).argmax(axis=-1)
+    return float((answers == data.y).mean())
