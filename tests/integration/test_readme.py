@@ -28,10 +28,11 @@ def test_python_blocks_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, file in (("chest_xray", "chest.dcm"), ("ecg_rhythm", "ecg.dcm")):
-        source = next(generate(name, 1, seed=3, split=Split.TEST)).source
-        assert isinstance(source, bytes)
-        (tmp_path / file).write_bytes(source)
+    source = next(generate("chest_xray", 1, seed=3, split=Split.TEST)).source
+    assert isinstance(source, bytes)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "chest_xray_000.dcm").write_bytes(source)
+    (tmp_path / "README.md").write_text("not a DICOM file")
     assert "localhost:8001" in block
     exec(compile(block.replace("localhost:8001", reference_server.grpc_url), "README.md", "exec"), {})  # noqa: S102 - the README's own text
     assert capsys.readouterr().out.strip()
