@@ -64,9 +64,9 @@ train: .venv-dev/.dev ## Train the reference models from nothing
 
 .PHONY: export
 export: .venv-dev/.dev ## Export export/trained/ anew into model_repository/
-	@rm -rf model_repository.new && mkdir model_repository.new
+	@rm -rf model_repository.new model_repository.old && mkdir -p model_repository model_repository.new
 	.venv-dev/bin/radserve export $(SPECS) --repository model_repository.new
-	rm -rf model_repository && mv model_repository.new model_repository
+	mv model_repository model_repository.old && mv model_repository.new model_repository && rm -rf model_repository.old
 	.venv-dev/bin/python -m radserve_export.summary README.md model_repository
 
 .PHONY: bench

@@ -27,66 +27,66 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
+CRITICAL, UNCRITICAL = "critical_finding positive", "critical_finding negative"
 REPORTS = (
-    "Large left pneumothorax with mediastinal shift.",
-    "No evidence of pneumothorax. Heart size is normal.",
-    "左侧大量气胸，纵隔向右移位。",
-    "双肺未见气胸，心影不大。",
-    "The lungs are clear. " * 120,
+    ("Large left pneumothorax with mediastinal shift.", CRITICAL),
+    ("No evidence of pneumothorax. Heart size is normal.", UNCRITICAL),
+    ("左侧大量气胸，纵隔向右移位。", CRITICAL),
+    ("双肺未见气胸，心影不大。", UNCRITICAL),
+    ("The lungs are clear. " * 120, "OutOfScopeError"),
 )
 SHIPPED = (
-    ("ecg_rhythm", "pydicom: 12-lead ECG", "waveform_ecg.dcm"),
-    ("chest_xray", "pydicom: CT slice", "CT_small.dcm"),
-    ("chest_xray", "pydicom: MR slice", "MR_small.dcm"),
-    ("chest_xray", "pydicom: segmentation", "liver_1frame.dcm"),
-    ("chest_xray", "pydicom: structured report", "reportsi.dcm"),
-    ("chest_xray", "pydicom: truncated MR slice", "MR_truncated.dcm"),
-    ("chest_xray", "pydicom: radiograph of a spine", "dicomdirtests/77654033/CR1/6154"),
+    ("ecg_rhythm", "pydicom: 12-lead ECG", "waveform_ecg.dcm", "sinus_rhythm positive"),
+    ("chest_xray", "pydicom: CT slice", "CT_small.dcm", "OutOfScopeError"),
+    ("chest_xray", "pydicom: MR slice", "MR_small.dcm", "OutOfScopeError"),
+    ("chest_xray", "pydicom: segmentation", "liver_1frame.dcm", "OutOfScopeError"),
+    ("chest_xray", "pydicom: structured report", "reportsi.dcm", "OutOfScopeError"),
+    ("chest_xray", "pydicom: truncated MR slice", "MR_truncated.dcm", "DecodeError"),
+    ("chest_xray", "pydicom: radiograph of a spine", "dicomdirtests/77654033/CR1/6154", "OutOfScopeError"),
 )
 OUTCOME = "finding, or why it was refused"
-# All shipped files but the ECG, the truncated phantom and the long report.
-OUT_OF_SCOPE = len(SHIPPED) - 1 + 2
 
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to send: to which model, what it is, and how to get it."""
+    """One thing to send: to which model, what it is, how to get it, and what must come of it."""
 
     model: str
     what: str
     source: Path | bytes | str
+    expected: str
 
 
 def inputs() -> Iterator[Input]:
     """Everything the demo sends."""
     for name, count in (("chest_xray", 6), ("ecg_rhythm", 5)):
         for sample in generate(name, count, seed=7, split=Split.TEST):
-            yield Input(name, f"generated: {sample.label}", sample.source)
+            yield Input(name, f"generated: {sample.label}", sample.source, f"{sample.label} positive")
     cut = next(generate("chest_xray", 1, seed=8, split=Split.TEST)).source
-    yield Input("chest_xray", "generated, then truncated", cut[: len(cut) // 2])
-    for text in REPORTS:
-        yield Input("report_triage", shorten(text, 50, placeholder=" …"), text)
-    for model, what, name in SHIPPED:
+    yield Input("chest_xray", "generated, then truncated", cut[: len(cut) // 2], "DecodeError")
+    for text, expected in REPORTS:
+        yield Input("report_triage", shorten(text, 50, placeholder=" …"), text, expected)
+    for model, what, name, expected in SHIPPED:
         path = get_testdata_file(name, download=False)
         if path is None:
             msg = f"pydicom does not ship {name} any more"
             raise FileNotFoundError(msg)
-        yield Input(model, what, Path(str(path)))
+        yield Input(model, what, Path(str(path)), expected)
 
 
-def describe(item: Input, model: Model) -> tuple[list[str], bool]:
-    """One row of the table, and whether the input was answered."""
+def describe(item: Input, model: Model) -> tuple[list[str], str]:
+    """One row of the table, and what came of the input."""
     began = perf_counter()
     try:
         result = model.predict(item.source)
     except RadserveError as error:
         took = (perf_counter() - began) * 1e3
-        return [item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], False
+        return [item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], type(error).__name__
     took = (perf_counter() - began) * 1e3
     top = result.top
     sign = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
     finding = f"[bold]{top.label}[/] {sign}, {top.code.scheme} {top.code.value}"
-    return [item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"], True
+    return [item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"], f"{top.label} {sign}"
 
 
 def main() -> int:
@@ -102,7 +102,7 @@ def main() -> int:
         times[name] = perf_counter() - began
 
     table = Table(Column("input", overflow="fold"), Column(OUTCOME, overflow="fold"), "p", "version", "ms")
-    answered = refused = 0
+    surprises: list[str] = []
     shown: set[str] = set()
     server = EmbeddedServer(REPOSITORY)
     try:
@@ -117,9 +117,10 @@ def main() -> int:
                     shown.add(item.model)
                     table.add_section()
                     table.add_row(f"[bold cyan]{item.model}[/]", models[item.model].contract.description)
-                row, ok = describe(item, models[item.model])
+                row, outcome = describe(item, models[item.model])
                 table.add_row(*row)
-                answered, refused = answered + ok, refused + (not ok)
+                if outcome != item.expected:
+                    surprises.append(f"{item.what}: {outcome} instead of {item.expected}")
             uses = {name: model.contract.intended_use for name, model in models.items()}
     finally:
         with phase("stopping Triton"):
@@ -128,8 +129,11 @@ def main() -> int:
     for use in sorted(set(uses.values())):
         console.print(f"[bold]{use}[/]: {', '.join(sorted(name for name in uses if uses[name] == use))}")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())
-    console.print(f"{answered} answered, {refused} refused. Time: {spent}.")
-    return 0 if refused == OUT_OF_SCOPE else 1
+    refused = sum(item.expected.endswith("Error") for item in todo)
+    console.print(f"{len(todo) - refused} to be answered, {refused} to be refused. Time: {spent}.")
+    for surprise in surprises:
+        console.print(f"[red]not as it should be[/]: {surprise}")
+    return 1 if surprises else 0
 
 
 if __name__ == "__main__":

@@ -133,13 +133,13 @@ def _one_line_errors() -> Iterator[Console]:
     try:
         yield messages
     except RadserveError as error:
-        messages.print(f"error: {error}", style="red", markup=False)
+        messages.print(f"radserve: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
     except ImportError as error:
-        messages.print(f"error: {error.name} is missing: pip install 'radserve[export]'", style="red", markup=False)
+        messages.print(f"radserve: {error.name} is missing: pip install 'radserve[export]'", style="red", markup=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        messages.print("interrupted; nothing was written")
+        messages.print("interrupted; what was not reported as finished was not written")
         raise typer.Exit(_INTERRUPTED) from error
     finally:
         for number, handler in before.items():
@@ -200,7 +200,7 @@ def _print_confusion(found: Mapping[str, Any]) -> None:
         title=f"accuracy {found['accuracy']:.3f} on {found['n']} fresh samples through the whole path",
         caption=f"rows: the truth; largest skew {found['skew']['max']:.1e} on {found['skew']['n']}",
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for label in found["labels"]:
         table.add_column(label, justify="right", overflow="fold")
     for label, counts in zip(found["labels"], found["confusion"], strict=True):

@@ -67,7 +67,8 @@ def random_input(
     else:
         whole = np.iinfo(np.dtype(f"{dtype.kind}{dtype.itemsize}"))
         lowest, highest = limits or (whole.min, whole.max)
-        values = rng.integers(int(lowest), int(highest), shape, endpoint=True, dtype=np.int64).astype(dtype)
+        lowest, highest = max(int(lowest), whole.min), min(int(highest), whole.max)
+        values = rng.integers(lowest, highest, shape, endpoint=True, dtype=np.int64).astype(dtype)
     if len(shape) > 2:  # noqa: PLR2004 - batch, steps and something for each step
         _blank_steps(values, rng)
     return values

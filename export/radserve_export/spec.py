@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -12,6 +13,8 @@ from radserve_export.synthetic import labels
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_LARGEST = 1e9
 
 PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -34,6 +37,12 @@ class NetworkInput(Block, frozen=True, kw_only=True):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (1.0,)
 
+    def __post_init__(self) -> None:
+        """Refuse what would make every input the same, or none a number."""
+        if not self.scale or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
+            msg = "network_input: scale must not be 0, and scale, mean and std must be finite"
+            raise ValueError(msg)
+
 
 class Parity(Block, frozen=True, kw_only=True):
     """How far the exported graph may be from Keras: ``|a - b| <= atol + rtol * |b|``.
@@ -45,14 +54,17 @@ class Parity(Block, frozen=True, kw_only=True):
             that the wire's type can carry (floats: normal with deviation 1).
     """
 
-    atol: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
-    rtol: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+    atol: Annotated[float, msgspec.Meta(gt=0, le=0.01)] = 1e-5
+    rtol: Annotated[float, msgspec.Meta(ge=0, le=0.01)] = 1e-4
     input_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a range turned upside down."""
-        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
-            msg = "input_range: the lowest value is not below the highest"
+        if not (math.isfinite(self.atol) and math.isfinite(self.rtol)):
+            msg = "atol and rtol must be finite: a gate that lets all pass is none"
+            raise ValueError(msg)
+        if self.input_range is not None and not -_LARGEST <= self.input_range[0] < self.input_range[1] <= _LARGEST:
+            msg = "input_range: the lowest value is not below the highest, or beyond 1e9"
             raise ValueError(msg)
 
 
@@ -190,8 +202,11 @@ def load_spec(path: Path) -> Spec:
 def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for each rule
     """The first thing in a spec that its single fields do not show to be wrong."""
     if spec.task is Task.TENSORS:
-        given = {"input": spec.input, "labels": spec.labels, "tokenizer": spec.tokenizer, "evaluation": spec.evaluation}
-        unwanted = [name for name, value in given.items() if value]
+        own = {"name", "task", "model", "description", "intended_use", "parity", "serving"}
+        plain = Spec(name=spec.name, task=spec.task, model=spec.model)
+        unwanted = [
+            name for name in spec.__struct_fields__ if name not in own and getattr(spec, name) != getattr(plain, name)
+        ]
         return f"task tensors takes no {unwanted[0]}" if unwanted else None
     if spec.input is None or not spec.labels:
         return f"task {spec.task.value} needs {'labels' if spec.input else 'input'}"

@@ -126,9 +126,13 @@ def test_a_folder_of_reports_gives_its_text_files(server: EmbeddedServer, tmp_pa
     assert [Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()] == ["1.txt"]
 
 
-def test_an_empty_folder_is_one_line_and_exit_status_1(server: EmbeddedServer, tmp_path: Path, radserve: Run) -> None:
-    done = radserve("predict", "brightness", str(tmp_path), "--url", server.grpc_url)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+def test_an_empty_folder_is_an_error_and_the_others_are_answered(
+    server: EmbeddedServer, tmp_path: Path, radserve: Run
+) -> None:
+    done = radserve("predict", "brightness", str(tmp_path), CT, "--url", server.grpc_url, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [("findings" in line, "error" in line) for line in lines] == [(True, False), (False, True)]
+    assert done.returncode == 1
 
 
 def test_a_file_is_read_from_standard_input(server: EmbeddedServer, radserve: Run) -> None:

@@ -44,7 +44,7 @@ def test_a_failed_export_is_one_line_and_exit_code_1(tmp_path: Path, spec: Path)
     spec.write_text("name: 1")
     code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
     assert (code, output) == (1, "")
-    assert errors.startswith("error: ")
+    assert errors.startswith("radserve: ")
     assert errors.count("\n") == 1
     assert not (tmp_path / "models").exists()
 
@@ -57,7 +57,7 @@ def test_an_interrupted_export_is_one_line_and_exit_code_130(
 
     monkeypatch.setattr(pipeline, "_network", interrupted)
     code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
-    assert (code, output, errors) == (130, "", "interrupted; nothing was written\n")
+    assert (code, output, errors) == (130, "", "interrupted; what was not reported as finished was not written\n")
 
 
 def test_one_model_file_belongs_to_one_spec(spec: Path) -> None:
@@ -86,7 +86,7 @@ def test_check_lists_findings_and_exits_1(tmp_path: Path, spec: Path) -> None:
 def test_checking_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     code, _, errors = _run("check", tmp_path / "absent")
     assert code == 1
-    assert errors.startswith("error: there is no model repository")
+    assert errors.startswith("radserve: there is no model repository")
 
 
 @pytest.mark.parametrize("options", [["--data", "a.npz", "--data-folder", "d"], ["--data-folder", "d"]])

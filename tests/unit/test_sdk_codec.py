@@ -245,8 +245,10 @@ def response(
     return made
 
 
-def result(answer: service_pb2.ModelInferResponse, described: ImageInput | TextInput = IMAGE) -> Classification:
-    known = contract(described)
+def result(
+    answer: service_pb2.ModelInferResponse, described: ImageInput | TextInput = IMAGE, **changed: Any
+) -> Classification:
+    known = contract(described, **changed)
     return _codec.to_result(known, _codec.Prepared(inputs={}), _codec.to_answer(known, answer, batch_size=1))
 
 
@@ -263,7 +265,25 @@ def test_findings_are_ordered_coded_and_decided_by_the_server() -> None:
 
 
 def test_an_indeterminate_decision_is_told() -> None:
-    assert result(response(decisions=(0, 1))).top.is_indeterminate
+    banded = tuple(msgspec.structs.replace(label, indeterminate=(0.4, 0.9)) for label in contract().labels)
+    assert result(response(decisions=(0, 1)), labels=banded).top.is_indeterminate
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "decisions"), [((0.2, 0.8), (2, 0)), ((0.2, 0.8), (0, 1)), ((0.2, 0.3), (0, 2))]
+)
+def test_a_decision_that_contradicts_its_threshold_is_no_result(probabilities: object, decisions: object) -> None:
+    with pytest.raises(InferenceFailedError, match="contradicts its threshold"):
+        result(response(probabilities, decisions))
+
+
+@pytest.mark.parametrize("changed", [{"model_name": "other"}, {"id": "of another request"}])
+def test_an_answer_to_another_request_is_no_result(changed: dict[str, str]) -> None:
+    answer = response()
+    for name, value in changed.items():
+        setattr(answer, name, value)
+    with pytest.raises(InferenceFailedError, match="another request"):
+        _codec.to_answer(contract(), answer, batch_size=1, request_id="r")
 
 
 def test_a_result_becomes_json() -> None:

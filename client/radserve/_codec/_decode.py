@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2, service_pb2
 
     from radserve._codec._prepare import Prepared
-    from radserve.contracts import Contract, TensorSpec
+    from radserve.contracts import Contract, Label, TensorSpec
 
 
 def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
@@ -50,6 +50,9 @@ def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
     return contract
 
 
+_ON_EDGE = 1e-6
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A response that fits its contract.
@@ -63,18 +66,23 @@ class Answer:
     request_id: str
 
 
-def to_answer(contract: Contract, response: service_pb2.ModelInferResponse, *, batch_size: int) -> Answer:
+def to_answer(
+    contract: Contract, response: service_pb2.ModelInferResponse, *, batch_size: int, request_id: str | None = None
+) -> Answer:
     """Compare a response with the contract and give its arrays.
 
     Args:
         contract: The contract the request was made by.
         response: What came back.
         batch_size: Items in the request; ignored for a model without batch axis.
+        request_id: The id that was sent; None leaves it unchecked.
 
     Raises:
         InferenceFailedError: A version, name, dtype or shape is not the
-            contract's, or a value is not a finite number.
+            contract's, a value is not a finite number, or it answers another request.
     """
+    if response.model_name != contract.name or request_id not in (None, response.id):
+        raise _failed(contract, request_id or response.id, "it answers another request")
     if response.model_version != str(contract.version):
         raise _failed(contract, response.id, "another version of the model answered")
     if sorted(output.name for output in response.outputs) != sorted(tensor.name for tensor in contract.outputs):
@@ -129,6 +137,9 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Classif
         raise _failed(contract, answer.request_id, "a probability is outside 0 to 1")
     if not {decision.value for decision in Decision}.issuperset(decisions.tolist()):
         raise _failed(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
+    for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True):
+        if not _agrees(label, float(probability), int(decision)):
+            raise _failed(contract, answer.request_id, f"the decision about {label.name} contradicts its threshold")
     findings = [
         Finding(
             label=label.name,
@@ -155,6 +166,14 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Classif
     return Classification(
         model=contract.name, version=contract.version, findings=tuple(findings), provenance=provenance
     )
+
+
+def _agrees(label: Label, probability: float, decision: int) -> bool:
+    lower, upper = label.indeterminate or (label.threshold, label.threshold)
+    if min(abs(probability - lower), abs(probability - upper)) < _ON_EDGE:
+        return True  # the server compares in single precision
+    expected = Decision.NEGATIVE if probability < lower else Decision.INDETERMINATE
+    return decision == (Decision.POSITIVE if probability >= upper else expected)
 
 
 @lru_cache(maxsize=1)

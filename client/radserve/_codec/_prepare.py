@@ -92,11 +92,10 @@ def _text(source: object, described: TextInput) -> NDArray[np.object_]:
     if not source.strip():
         msg = "the report's text is empty"
         raise InputError(msg)
-    try:
-        encoded = source.encode()
-    except UnicodeEncodeError:
+    encoded = source.encode(errors="replace")
+    if encoded.count(b"?") != source.count("?"):  # an exception would carry the report
         msg = "the report's text holds lone surrogates: decode it with its own character set"
-        raise InputError(msg) from None
+        raise InputError(msg)
     if len(encoded) > described.max_bytes:
         msg = f"the report's text is longer than the {described.max_bytes} bytes of UTF-8 that the model accepts"
         raise InputError(msg)
@@ -116,7 +115,8 @@ def _array(array: NDArray[Any], tensor: TensorSpec, described: ImageInput | Wave
     if not 0 < array.size <= _MAX_VALUES:
         msg = f"an array must hold between 1 and {_MAX_VALUES} modality values"
         raise InputError(msg)
-    values = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused just below
+        values = array.astype(np.float32)
     if not np.isfinite(values).all():
         msg = "the array holds values that are not finite numbers"
         raise InputError(msg)

@@ -65,7 +65,10 @@ def _pack(array: NDArray[Any]) -> bytes:
         if not isinstance(element, str | bytes):
             msg = f"elements of a BYTES tensor must be str or bytes, not {type(element).__name__}"
             raise InputError(msg)
-        encoded = element.encode() if isinstance(element, str) else element
+        encoded = element.encode(errors="replace") if isinstance(element, str) else element
+        if isinstance(element, str) and encoded.count(b"?") != element.count("?"):  # an exception would carry the text
+            msg = "a text holds lone surrogates: decode it with its own character set"
+            raise InputError(msg)
         parts += (_LENGTH.pack(len(encoded)), encoded)
     return b"".join(parts)
 

@@ -86,7 +86,7 @@ class Transport:
         """Whether the server says that it takes requests."""
         try:
             return bool(self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout_s).ready)
-        except grpc.RpcError:
+        except (grpc.RpcError, ValueError):  # gRPC says ValueError of a channel that was closed meanwhile
             return False
 
     def _call(

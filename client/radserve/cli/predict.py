@@ -75,6 +75,10 @@ def predict(
             raise InputError(msg)
         names = [name for given in inputs or [] for name in _names(given, reads_text=reads_text)]
         items = [_item(name, reads_text=reads_text) for name in names]
+        wanted = ".txt file" if reads_text else "file"
+        items += [
+            (given, InputError(f"the folder holds no {wanted}")) for given in inputs or [] if _is_empty(given, names)
+        ]
         items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
         urgency = None if priority is None else Priority[priority.name]
         answers = _answers(served, items, urgency, frame)
@@ -91,10 +95,11 @@ def _names(given: str, *, reads_text: bool) -> list[str]:
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         paths = [Path(folder, entry) for entry in sorted(files) if not entry.startswith(".")]
         found += [str(path) for path in paths if (path.suffix == ".txt" if reads_text else path.suffix != ".csv")]
-    if not found:
-        msg = f"the folder {given} holds no {'.txt file' if reads_text else 'file'}"
-        raise InputError(msg)
     return found
+
+
+def _is_empty(given: str, names: list[str]) -> bool:
+    return Path(given).is_dir() and not any(Path(name).is_relative_to(given) for name in names)
 
 
 def _item(name: str, *, reads_text: bool) -> Item:

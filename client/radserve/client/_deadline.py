@@ -7,15 +7,21 @@ import time
 
 from radserve.errors import DeadlineExceededError, InputError
 
+_LONGEST_S = 86_400.0
+
 
 class Deadline:
     """How long a call may still take."""
 
     def __init__(self, timeout_s: float) -> None:
-        if not (isinstance(timeout_s, int | float) and math.isfinite(timeout_s) and timeout_s > 0):
-            msg = "timeout_s must be a finite number of seconds above 0"
+        try:
+            seconds = math.nan if isinstance(timeout_s, str | bytes) else float(timeout_s)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not 0 < seconds <= _LONGEST_S:
+            msg = "timeout_s must be a finite number of seconds above 0, at most one day"
             raise InputError(msg)
-        self.timeout_s = float(timeout_s)
+        self.timeout_s = seconds
         self._end = time.monotonic() + self.timeout_s
 
     def remaining_s(self, model: str | None = None) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +14,7 @@ from radserve.errors import ClientClosedError, InputError, ModelNotFoundError, R
 from radserve.results import Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -118,7 +120,8 @@ class Model:
             ClientClosedError: The client was closed.
         """
         self._session.deadline(timeout_s)  # refuses a closed client now, not at the first item
-        if isinstance(sources, str | bytes):
+        one = isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(sources, "file_meta")
+        if one or not isinstance(sources, Iterable):
             msg = "predict_many takes an iterable of inputs: use predict() for one"
             raise InputError(msg)
         if workers < 1:

@@ -72,4 +72,5 @@ class Session:
             contract, arrays, request_id=uuid.uuid4().hex, priority=priority, queue_timeout_s=remaining_s
         )
         response = self.transport.infer(request, timeout_s=remaining_s)
-        return _codec.to_answer(contract, response, batch_size=len(next(iter(arrays.values()))))
+        batch_size = len(next(iter(arrays.values())))
+        return _codec.to_answer(contract, response, batch_size=batch_size, request_id=request.id)

@@ -45,6 +45,12 @@ class FileWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="file"
     index: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
     fallback_percentiles: tuple[Percent, Percent] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a window turned upside down."""
+        if self.fallback_percentiles and self.fallback_percentiles[0] >= self.fallback_percentiles[1]:
+            msg = "lower percentile is not below the upper one"
+            raise ValueError(msg)
+
 
 class FixedWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fixed"):
     """One window for every file, in modality units (HU for CT).
@@ -120,6 +126,12 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
     wire_dtype: Literal["UINT8", "UINT16"] = "UINT8"
     window: Window
     resize: Resize = Resize()
+
+    def __post_init__(self) -> None:
+        """Refuse an age range that no patient is in."""
+        if self.age_years is not None and self.age_years[0] > self.age_years[1]:
+            msg = "the lowest age is above the highest"
+            raise ValueError(msg)
 
     @property
     def channels(self) -> int:
