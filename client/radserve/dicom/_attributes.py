@@ -36,14 +36,37 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     Raises:
         DecodeError: A value is not a finite number.
     """
+    return tuple(_number(keyword, value) for value in _values(dataset, keyword))
+
+
+def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as upper-case text, without the empty ones."""
+    found = (str(value).strip(" \0").upper() for value in _values(dataset, keyword))
+    return tuple(value for value in found if value)
+
+
+def pairs(dataset: Dataset, first: str, second: str) -> tuple[tuple[float, float], ...]:
+    """Values of two attributes that belong together by place; half a pair is none.
+
+    Raises:
+        DecodeError: A value is not a finite number.
+    """
+    return tuple(
+        (_number(first, left), _number(second, right))
+        for left, right in zip(_values(dataset, first), _values(dataset, second), strict=False)
+        if not (left is None or left == "" or right is None or right == "")
+    )
+
+
+def _number(keyword: str, value: Any) -> float:  # noqa: ANN401 - whatever pydicom made of it
     try:
-        found = tuple(float(value) for value in _values(dataset, keyword))
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        found = (math.nan,)
-    if not all(math.isfinite(value) for value in found):
+        number = math.nan
+    if not math.isfinite(number):
         msg = f"{keyword} holds no finite number"
         raise DecodeError(msg)
-    return found
+    return number
 
 
 def positive(dataset: Dataset, keyword: str, *, default: int | None = None) -> int:
@@ -64,8 +87,14 @@ def positive(dataset: Dataset, keyword: str, *, default: int | None = None) -> i
     return int(found[0])
 
 
-def lookup_table(item: Dataset, dataset: Dataset) -> VoiLut:
+def lookup_table(item: Dataset, dataset: Dataset, *, signed: bool) -> VoiLut:
     """LUT Descriptor (0028,3002) and LUT Data (0028,3006) of a modality or VOI LUT.
+
+    Args:
+        item: The sequence item that holds them.
+        dataset: The whole data set.
+        signed: Whether the values that the table maps can be negative: its first
+            mapped value then counts as signed, whatever VR it was written in.
 
     Raises:
         DecodeError: They contradict each other or PS3.3 C.11.1.1.
@@ -74,9 +103,10 @@ def lookup_table(item: Dataset, dataset: Dataset) -> VoiLut:
     if len(descriptor) != 3 or int(descriptor[2]) not in _LUT_BITS:  # noqa: PLR2004 - entries, first value, bits
         msg = "LUTDescriptor does not hold entries, first value and 8 to 16 bits (PS3.3 C.11.1.1)"
         raise DecodeError(msg)
-    entries, first, bits = int(descriptor[0]) or _MAX_LUT_ENTRIES, int(descriptor[1]), int(descriptor[2])
-    if first >= _MAX_LUT_ENTRIES // 2 and numbers(dataset, "PixelRepresentation") == (1.0,):
-        first -= _MAX_LUT_ENTRIES  # written as US where SS was due
+    entries, first, bits = (int(value) % _MAX_LUT_ENTRIES for value in descriptor)
+    entries = entries or _MAX_LUT_ENTRIES
+    if signed and first >= _MAX_LUT_ENTRIES // 2:
+        first -= _MAX_LUT_ENTRIES
     data = item.get("LUTData")
     if isinstance(data, bytes):
         little = dataset.original_encoding[1] is not False

@@ -12,7 +12,7 @@ from radserve.dicom._waveform import decode_waveform
 
 if TYPE_CHECKING:
     import os
-    from typing import TypeAlias
+    from typing import SupportsIndex, TypeAlias
 
     from pydicom.dataset import Dataset
 
@@ -33,7 +33,7 @@ class DicomFile:
         self.scope = scope
 
     @guarded
-    def image(self, *, frame: int | None = None) -> Image:
+    def image(self, *, frame: SupportsIndex | None = None) -> Image:
         """Decode one frame; see ``read_image``."""
         return decode_image(self._dataset, self.scope, frame)
 
@@ -58,7 +58,7 @@ def open_dicom(source: DicomSource) -> DicomFile:
     return DicomFile(dataset, read_scope(dataset))
 
 
-def read_image(source: DicomSource, *, frame: int | None = None) -> Image:
+def read_image(source: DicomSource, *, frame: SupportsIndex | None = None) -> Image:
     """Read one frame of an image, as modality values (PS3.3 C.11.1).
 
     Args:
@@ -77,8 +77,8 @@ def read_image(source: DicomSource, *, frame: int | None = None) -> Image:
 def read_waveform(source: DicomSource) -> Waveform:
     """Read a recording, in microvolts (PS3.3 C.10.9).
 
-    Channels that do not measure a voltage are left out. Samples that equal
-    Waveform Padding Value are NaN.
+    Channels that do not measure a voltage, or whose Channel Status is not OK,
+    are left out. Samples that equal Waveform Padding Value are NaN.
 
     Args:
         source: Path or content of a DICOM file, or a data set.

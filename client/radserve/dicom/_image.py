@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID, JPEGExtended12Bit
 
-from radserve.dicom._attributes import lookup_table, numbers, positive, text
+from radserve.dicom._attributes import lookup_table, numbers, pairs, positive, text
 from radserve.errors import (
     DecodeError,
     InputError,
@@ -20,7 +21,7 @@ from radserve.errors import (
 from radserve.sources import Image, Scope, VoiLut, VoiWindow
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import SupportsIndex, TypeAlias
 
     from numpy.typing import NDArray
     from pydicom.dataset import Dataset
@@ -35,7 +36,7 @@ _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _8_BIT_MAX = 255
 
 
-def decode_image(dataset: Dataset, scope: Scope, frame: int | None) -> Image:
+def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) -> Image:
     """Decode one frame; see ``radserve.dicom.read_image``."""
     keyword = next((name for name in _PIXEL_KEYWORDS if name in dataset), None)
     if keyword is None:
@@ -48,6 +49,9 @@ def decode_image(dataset: Dataset, scope: Scope, frame: int | None) -> Image:
     if photometric not in _MONOCHROME:
         rgb = _to_rgb(dataset, stored, photometric, bits_stored)
         return Image(values=rgb, photometric_interpretation="RGB", pixel_spacing_mm=spacing, scope=scope)
+    if stored.ndim != 2:  # noqa: PLR2004 - rows and columns
+        msg = "SamplesPerPixel is not 1, as the monochrome PhotometricInterpretation needs (PS3.3 C.7.6.3.1.2)"
+        raise DecodeError(msg)
     return Image(
         values=_modality_values(dataset, stored, index),
         photometric_interpretation=photometric,
@@ -58,17 +62,21 @@ def decode_image(dataset: Dataset, scope: Scope, frame: int | None) -> Image:
     )
 
 
-def _frame_index(dataset: Dataset, frame: int | None) -> int:
+def _frame_index(dataset: Dataset, frame: SupportsIndex | None) -> int:
     count = positive(dataset, "NumberOfFrames", default=1)
     if frame is None:
         if count > 1:
             msg = f"the file holds {count} frames: choose one with frame=, counted from 0"
             raise OutOfScopeError(msg)
         return 0
-    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
+    try:
+        index = -1 if isinstance(frame, bool | np.bool_) else operator.index(frame)
+    except TypeError:
+        index = -1
+    if not 0 <= index < count:
         msg = f"there is no such frame: the file holds {count}, counted from 0"
         raise InputError(msg)
-    return frame
+    return index
 
 
 def _decoder(dataset: Dataset) -> Decoder:
@@ -102,6 +110,10 @@ def _check_size(dataset: Dataset, keyword: str, *, native: bool) -> None:
         raise MissingAttributeError(keyword, "the file holds no image")
     if not native:
         return
+    stored_bits, high_bit = numbers(dataset, "BitsStored"), numbers(dataset, "HighBit")
+    if keyword == "PixelData" and stored_bits and high_bit and high_bit[0] != stored_bits[0] - 1:
+        msg = "HighBit is not BitsStored - 1 (PS3.5 8.1.1)"
+        raise DecodeError(msg)
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or positive(dataset, "BitsAllocated")
     frame_bits = pixels * samples * bits
     if text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
@@ -158,17 +170,15 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
     """Modality LUT (PS3.3 C.11.1): a table, or slope and intercept."""
     tables = dataset.get("ModalityLUTSequence")
     if tables:
-        lut = lookup_table(tables[0], dataset)
+        lut = lookup_table(tables[0], dataset, signed=_is_signed(dataset))
         return lut.table[np.clip(stored.astype(np.int64) - lut.first, 0, len(lut.table) - 1)].astype(np.float32)
-    item = _functional_group(dataset, index, "PixelValueTransformationSequence")
-    slope = numbers(item, "RescaleSlope") or (1.0,)
-    intercept = numbers(item, "RescaleIntercept") or (0.0,)
+    slope, intercept = _rescale(dataset, index) or (1.0, 0.0)
     # float32 holds 16-bit stored values exactly, wider ones need float64 on the way.
     values: NDArray[np.floating[Any]] = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)  # noqa: PLR2004 - bytes
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
-        if (slope[0], intercept[0]) != (1.0, 0.0):
-            values *= slope[0]
-            values += intercept[0]
+        if (slope, intercept) != (1.0, 0.0):
+            values *= slope
+            values += intercept
         modality: NDArray[np.float32] = values.astype(np.float32, copy=False)
     if not np.isfinite(modality).all():
         msg = "the image holds values that are not finite numbers"
@@ -176,15 +186,53 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
     return modality
 
 
+def _rescale(dataset: Dataset, index: int) -> tuple[float, float] | None:
+    """Rescale Slope and Intercept; None where the file has neither.
+
+    Raises:
+        MissingAttributeError: It has one without the other.
+        DecodeError: The slope is 0.
+    """
+    item = _functional_group(dataset, index, "PixelValueTransformationSequence")
+    slope, intercept = numbers(item, "RescaleSlope"), numbers(item, "RescaleIntercept")
+    if not slope and not intercept:
+        return None
+    if not slope or not intercept:
+        keyword = "RescaleIntercept" if slope else "RescaleSlope"
+        raise MissingAttributeError(keyword, "slope and intercept come together (PS3.3 C.11.1)")
+    if slope[0] == 0:
+        msg = "RescaleSlope is 0: all values would be the same"
+        raise DecodeError(msg)
+    return slope[0], intercept[0]
+
+
+def _is_signed(dataset: Dataset) -> bool:
+    return numbers(dataset, "PixelRepresentation")[:1] == (1.0,)
+
+
+def _modality_is_signed(dataset: Dataset, index: int) -> bool:
+    """Whether modality values can be negative (PS3.3 C.11.2.1.1)."""
+    if dataset.get("ModalityLUTSequence"):
+        return False
+    signed = _is_signed(dataset)
+    rescale = _rescale(dataset, index)
+    if rescale is None:
+        return signed
+    span = 2.0 ** min(64, positive(dataset, "BitsStored", default=16))
+    lowest = -span / 2 if signed else 0.0
+    return min(lowest * rescale[0], (lowest + span - 1) * rescale[0]) + rescale[1] < 0
+
+
 def _voi(dataset: Dataset, index: int) -> tuple[VoiWindow | VoiLut, ...]:
     """VOI LUTs, then windows, as the file orders them (PS3.3 C.11.2)."""
-    luts = [lookup_table(item, dataset) for item in dataset.get("VOILUTSequence") or ()]
+    tables = dataset.get("VOILUTSequence") or ()
+    signed = bool(tables) and _modality_is_signed(dataset, index)
+    luts = [lookup_table(table, dataset, signed=signed) for table in tables]
     item = _functional_group(dataset, index, "FrameVOILUTSequence")
-    centers, widths = numbers(item, "WindowCenter"), numbers(item, "WindowWidth")
     function = text(item, "VOILUTFunction") or "LINEAR"
     windows = [
         VoiWindow(center=center, width=width, function=function)
-        for center, width in zip(centers, widths, strict=False)  # a window is a pair: half of one is none
+        for center, width in pairs(item, "WindowCenter", "WindowWidth")
     ]
     return (*luts, *windows)
 

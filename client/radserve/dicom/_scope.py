@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from typing import TYPE_CHECKING
+
+from pydicom.multival import MultiValue
 
 from radserve.sources import Scope
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_AGE = re.compile(r"(\d{3})([DWMY])\Z")
+_AGE = re.compile(r"([0-9]{1,3})([DWMY])\Z")
 _PER_YEAR = {"D": 365.25, "W": 52.1775, "M": 12.0, "Y": 1.0}
 _SMALL_CHILD_YEARS = 2
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
@@ -32,10 +35,10 @@ def read_scope(dataset: Dataset) -> Scope:
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
+    """The value; several are joined by a backslash, as the file holds them, without empty ones."""
     value = dataset.get(keyword)
-    if value is None or not isinstance(value, str):
-        return None
-    return value.strip(" \0") or None
+    values = [value] if isinstance(value, str) else value if isinstance(value, MultiValue) else []
+    return "\\".join(filter(None, (str(each).strip(" \0") for each in values))) or None
 
 
 def _code_string(dataset: Dataset, keyword: str) -> str | None:
@@ -44,13 +47,18 @@ def _code_string(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _age_years(dataset: Dataset) -> float | None:
-    """Patient's Age (0010,1010), else from birth date to study date (PS3.5 6.2 AS, DA)."""
-    match = _AGE.match(_text(dataset, "PatientAge") or "")
+    """Patient's Age (0010,1010), else from birth date to study date (PS3.5 6.2 AS, DA).
+
+    NaN where Patient's Age is told in no form of the standard: whoever asks for
+    the age refuses it, and nobody else need care.
+    """
+    told = _code_string(dataset, "PatientAge")
+    match = _AGE.match(told or "")
     if match:
         return int(match[1]) / _PER_YEAR[match[2]]
     born, seen = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
     if born is None or seen is None or seen < born:
-        return None
+        return math.nan if told else None
     years = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
     # As Patient's Age counts: whole years, but finer for small children.
     return float(years) if years >= _SMALL_CHILD_YEARS else (seen - born).days / _PER_YEAR["D"]

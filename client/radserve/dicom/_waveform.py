@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radserve.dicom._attributes import numbers, positive, text
+from radserve.dicom._attributes import numbers, positive, text, texts
 from radserve.errors import DecodeError, MissingAttributeError
 from radserve.sources import Channel, MultiplexGroup, Scope, Waveform
 
@@ -80,7 +80,9 @@ def _padding(item: Dataset, dtype: np.dtype[np.generic]) -> int | None:
 
 
 def _channel(definition: Dataset, stored: Stored, padding: int | None) -> Channel | None:
-    """A channel in microvolts, or None where it does not measure a voltage (PS3.3 C.10.9.1.4)."""
+    """A channel in microvolts, or None where it measures no voltage or is not in order (PS3.3 C.10.9.1.4)."""
+    if set(texts(definition, "ChannelStatus")) - {"OK"}:
+        return None
     units = definition.get("ChannelSensitivityUnitsSequence")
     sensitivity = numbers(definition, "ChannelSensitivity")
     factor = _MICROVOLTS.get(text(units[0], "CodeValue") or "") if units else None

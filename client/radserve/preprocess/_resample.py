@@ -51,12 +51,13 @@ def resample(
     times = np.arange(length) * step
     nearest = np.minimum(np.rint(times), len(needed) - 1).astype(np.intp)
     # The usual rates have few phases, each with its own weights.
-    phases, phase_of = np.unique(np.round(times - nearest, 9), return_inverse=True)
-    for number, phase in enumerate(phases):
+    phases, phase_of, counts = np.unique(np.round(times - nearest, 9), return_inverse=True, return_counts=True)
+    grouped = np.split(np.argsort(phase_of, kind="stable"), np.cumsum(counts)[:-1])
+    for phase, places in zip(phases, grouped, strict=False):  # an empty signal has no phase, but one empty group
         distance = offsets - phase
         weights = np.sinc(cutoff * distance) * _blackman(distance / (reach + 1))
         weights /= weights.sum()
-        for place in np.flatnonzero(phase_of == number):
+        for place in places:
             result[place] = weights @ padded[nearest[place] : nearest[place] + offsets.size]
     return result.reshape(length, *signal.shape[1:])
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from radserve.contracts import ImageInput, Policy
-from radserve.errors import MissingAttributeError, OutOfScopeError
+from radserve.errors import DecodeError, MissingAttributeError, OutOfScopeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
     Raises:
         OutOfScopeError: An attribute has a value outside the contract.
         MissingAttributeError: The contract asks for an attribute that the file lacks.
+        DecodeError: The contract asks for the age and the file's breaks the standard.
     """
     absent = described.absent_attributes if isinstance(described, ImageInput) else Policy.REFUSE
     # A file that does not even say what it is is never accepted.
@@ -36,12 +38,16 @@ def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
     _check("BodyPartExamined", scope.body_part_examined, described.body_parts, absent)
     _check("ViewPosition", scope.view_position, described.view_positions, absent)
     _check_age(scope, described, absent)
-    if scope.presentation_intent == "FOR PROCESSING" and described.for_processing is Policy.REFUSE:
+    if "FOR PROCESSING" in _values(scope.presentation_intent) and described.for_processing is Policy.REFUSE:
         msg = "PresentationIntentType is FOR PROCESSING: the model reads FOR PRESENTATION images only"
         raise OutOfScopeError(msg)
-    if scope.burned_in_annotation == "YES" and described.burned_in_annotation is Policy.REFUSE:
+    if "YES" in _values(scope.burned_in_annotation) and described.burned_in_annotation is Policy.REFUSE:
         msg = "BurnedInAnnotation is YES: the model refuses images that may name a patient"
         raise OutOfScopeError(msg)
+
+
+def _values(joined: str | None) -> list[str]:
+    return (joined or "").split("\\")
 
 
 def _check(keyword: str, value: str | None, accepted: Sequence[str], absent: Policy) -> None:
@@ -64,6 +70,9 @@ def _check_age(scope: Scope, described: ImageInput, absent: Policy) -> None:
         if absent is Policy.REFUSE:
             keyword = "PatientAge"
             raise MissingAttributeError(keyword, f"the model accepts only {accepted}")
+    elif math.isnan(scope.patient_age_years):
+        msg = "PatientAge is not one to three digits and D, W, M or Y (PS3.5 6.2), such as 045Y"
+        raise DecodeError(msg)
     elif not low <= scope.patient_age_years <= high:
         msg = f"PatientAge is outside what the model accepts: {accepted}"
         raise OutOfScopeError(msg)

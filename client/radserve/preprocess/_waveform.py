@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from radserve.contracts import Lead, WaveformInput
     from radserve.sources import Channel, MultiplexGroup, Waveform
 
+_LARGEST_RATIO = 4  # of the model's rate to the recording's: below, the recording lacks what the model looks at
+
 
 def waveform_to_wire(waveform: Waveform, described: WaveformInput) -> NDArray[np.int16]:
     """Make what a model's SAMPLES tensor takes, without the batch axis.
@@ -32,8 +34,8 @@ def waveform_to_wire(waveform: Waveform, described: WaveformInput) -> NDArray[np
         ``(samples, leads)``, int16, in steps of ``resolution_uv``.
 
     Raises:
-        OutOfScopeError: A lead is absent or coded twice; the recording is too
-            short, too long, has gaps or too large an amplitude.
+        OutOfScopeError: A lead is absent or coded twice; the recording is sampled
+            below a quarter of the model's rate, too short, too long, has gaps or too large an amplitude.
     """
     rate, channels = _longest_group(waveform, described)
     recorded = np.stack([channel.microvolts for channel in channels], axis=1)
@@ -67,16 +69,23 @@ def waveform_to_wire(waveform: Waveform, described: WaveformInput) -> NDArray[np
 def _longest_group(waveform: Waveform, described: WaveformInput) -> tuple[float, list[Channel]]:
     best: tuple[float, float, list[Channel]] | None = None
     missing: list[str] | None = None
+    lowest_hz = described.sampling_frequency_hz / _LARGEST_RATIO
+    slow = False
     for group in waveform.groups:
         found = [_find(group, lead) for lead in described.leads]
         channels = [channel for channel in found if channel is not None]
-        if len(channels) == len(found):
+        if len(channels) == len(found) and group.sampling_frequency_hz < lowest_hz:
+            slow = True
+        elif len(channels) == len(found):
             duration_s = _recorded_length(np.stack([channel.microvolts for channel in channels], axis=1))
             candidate = (duration_s / group.sampling_frequency_hz, group.sampling_frequency_hz, channels)
             best = candidate if best is None or candidate[0] > best[0] else best
         else:
             absent = [lead.name for lead, channel in zip(described.leads, found, strict=True) if channel is None]
             missing = absent if missing is None or len(absent) < len(missing) else missing
+    if best is None and slow:
+        msg = f"SamplingFrequency is below {lowest_hz:g} Hz, the least that the model reads"
+        raise OutOfScopeError(msg)
     if best is None:
         names = ", ".join(missing or [lead.name for lead in described.leads])
         msg = f"no channel that measures a voltage is coded as lead {names}"

@@ -25,8 +25,8 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
         Display values in [0, 1], float32, same shape.
 
     Raises:
-        DecodeError: The width is below what the standard allows, or the
-            function is none of the standard's.
+        DecodeError: The width is below what the standard allows or float32
+            can divide by, or the function is none of the standard's.
     """
     if isinstance(window, VoiLut):
         place = np.clip(np.rint(values).astype(np.int64) - window.first, 0, len(window.table) - 1)
@@ -45,6 +45,9 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
         msg = "WindowWidth is not above 0 (PS3.3 C.11.2.1.3)"
         raise DecodeError(msg)
     if window.function == "LINEAR_EXACT":
+        if _is_step(width):
+            msg = "WindowWidth is too small to divide by"
+            raise DecodeError(msg)
         return _ramp(values, center, width)
     if window.function == "SIGMOID":
         exponent = np.clip(-4 * (values.astype(np.float64) - center) / width, -700, 700)  # exp() stays finite
@@ -69,10 +72,15 @@ def percentile_window(
     """
     counted = values if valid is None else values[valid]
     low, high = np.percentile(counted, percentiles) if counted.size else (0.0, 0.0)
-    if not high > low:
+    if not high > low or _is_step(float(high - low)):
         msg = "the image has no contrast: both percentiles of its values coincide"
         raise OutOfScopeError(msg)
     return _ramp(values, float(low + high) / 2, float(high - low))
+
+
+def _is_step(width: float) -> bool:
+    """Whether the slope of a ramp this wide is more than float32 holds."""
+    return 1 / width > float(np.finfo(np.float32).max)
 
 
 def _ramp(values: NDArray[np.floating[Any]], center: float, width: float) -> NDArray[np.float32]:
