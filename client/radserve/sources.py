@@ -15,6 +15,7 @@ class Scope:
     """The attributes a contract may ask about; None where the file has no value.
 
     Holds what is needed to accept or refuse an input, and nothing that names a patient.
+    An age that the file states but nobody can read is NaN.
     """
 
     modality: str | None = None

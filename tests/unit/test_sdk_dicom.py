@@ -68,6 +68,8 @@ def make(**attributes: Any) -> Dataset:
         "BitsStored": 16,
         "HighBit": 15,
         "PixelRepresentation": 0,
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
         "PixelData": np.arange(16, dtype="<u2").tobytes(),
     }
     for keyword, value in {**standard, **attributes}.items():

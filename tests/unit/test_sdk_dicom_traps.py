@@ -209,3 +209,8 @@ def test_resampling_puts_every_phase_where_it_belongs() -> None:
     found = resample(np.sin(2 * np.pi * 3 * times), 499.37, 500)
     np.testing.assert_allclose(found, np.sin(2 * np.pi * 3 * np.arange(len(found)) / 500), atol=1e-3)
     assert resample(np.zeros(1), 1000, 500).shape == (0,)
+
+
+def test_a_ct_without_a_rescale_has_no_hounsfield_units() -> None:
+    with pytest.raises(MissingAttributeError, match="RescaleSlope"):
+        read_image(make(Modality="CT"))

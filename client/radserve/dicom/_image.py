@@ -172,7 +172,11 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
     if tables:
         lut = lookup_table(tables[0], dataset, signed=_is_signed(dataset))
         return lut.table[np.clip(stored.astype(np.int64) - lut.first, 0, len(lut.table) - 1)].astype(np.float32)
-    slope, intercept = _rescale(dataset, index) or (1.0, 0.0)
+    rescale = _rescale(dataset, index)
+    if rescale is None and text(dataset, "Modality") == "CT":
+        keyword = "RescaleSlope"
+        raise MissingAttributeError(keyword, "without it and RescaleIntercept the values have no scale (HU)")
+    slope, intercept = rescale or (1.0, 0.0)
     # float32 holds 16-bit stored values exactly, wider ones need float64 on the way.
     values: NDArray[np.floating[Any]] = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)  # noqa: PLR2004 - bytes
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
