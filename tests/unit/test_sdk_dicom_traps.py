@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from support import datasets
+from support.datasets import item
 
 from radserve.contracts import Code, FixedWindow, ImageInput, Lead, Policy, WaveformInput
 from radserve.dicom import open_dicom, read_image, read_waveform
@@ -15,32 +15,13 @@ from radserve.errors import DecodeError, InputError, MissingAttributeError, OutO
 from radserve.preprocess import apply_window, check_scope, resample, waveform_to_wire
 from radserve.sources import Channel, Image, MultiplexGroup, VoiLut, VoiWindow, Waveform
 
-
-def item(**attributes: Any) -> Dataset:
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 def make(**attributes: Any) -> Dataset:
-    standard = {
-        "Modality": "DX",
-        "Rows": 4,
-        "Columns": 4,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "PixelData": np.arange(16, dtype="<u2").tobytes(),
-    }
-    dataset = item(**{**standard, **attributes})
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
-    return dataset
+    """A radiograph without a rescale, with attributes changed."""
+    return datasets.make(**{"Modality": "DX", "RescaleSlope": None, "RescaleIntercept": None, **attributes})
 
 
 def lut(first: int, vr: str, entries: int = 4) -> Dataset:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radserve._codec._wire import utf8
 from radserve.contracts import TEXT, ImageInput, TextInput, WaveformInput
 from radserve.errors import InputError
 from radserve.preprocess import check_scope, image_to_wire, waveform_to_wire
@@ -92,10 +93,7 @@ def _text(source: object, described: TextInput) -> NDArray[np.object_]:
     if not source.strip():
         msg = "the report's text is empty"
         raise InputError(msg)
-    encoded = source.encode(errors="replace")
-    if encoded.count(b"?") != source.count("?"):  # an exception would carry the report
-        msg = "the report's text holds lone surrogates: decode it with its own character set"
-        raise InputError(msg)
+    encoded = utf8(source)
     if len(encoded) > described.max_bytes:
         msg = f"the report's text is longer than the {described.max_bytes} bytes of UTF-8 that the model accepts"
         raise InputError(msg)

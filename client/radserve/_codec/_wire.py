@@ -58,6 +58,19 @@ def to_request(
     return request
 
 
+def utf8(text: str) -> bytes:
+    """Encode a text.
+
+    Raises:
+        InputError: It holds lone surrogates. Python's own exception would carry the text.
+    """
+    encoded = text.encode(errors="replace")
+    if encoded.count(b"?") != text.count("?"):
+        msg = "the text holds lone surrogates: decode it with its own character set"
+        raise InputError(msg)
+    return encoded
+
+
 def _pack(array: NDArray[Any]) -> bytes:
     """BYTES elements, each after its length (4 bytes, little endian)."""
     parts: list[bytes] = []
@@ -65,10 +78,7 @@ def _pack(array: NDArray[Any]) -> bytes:
         if not isinstance(element, str | bytes):
             msg = f"elements of a BYTES tensor must be str or bytes, not {type(element).__name__}"
             raise InputError(msg)
-        encoded = element.encode(errors="replace") if isinstance(element, str) else element
-        if isinstance(element, str) and encoded.count(b"?") != element.count("?"):  # an exception would carry the text
-            msg = "a text holds lone surrogates: decode it with its own character set"
-            raise InputError(msg)
+        encoded = utf8(element) if isinstance(element, str) else element
         parts += (_LENGTH.pack(len(encoded)), encoded)
     return b"".join(parts)
 
