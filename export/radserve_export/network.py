@@ -1,9 +1,10 @@
-"""A trained network as the rest of the exporter sees it: a graph, and the original to compare with."""
+"""A trained network as the rest of the exporter sees it: graphs, and the originals to compare with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -11,12 +12,44 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnx
 
+    from radserve.contracts import TensorSpec
+
 Arrays = Mapping[str, NDArray[Any]]
 Runner = Callable[[Arrays], dict[str, NDArray[Any]]]
 
 
+class Form(Enum):
+    """What a model file is made into.
+
+    Attributes:
+        PLAIN: One input and one output, NETWORK_INPUT and NETWORK_OUTPUT.
+        NAMED: Any number of them, named after the model's own layers.
+        EVIDENCE: As PLAIN, and the part EVIDENCE: the same graph with a second
+            output, the evidence map.
+        GENERATION: An encoder and a decoder, as the parts ENCODER and DECODER.
+    """
+
+    PLAIN = "plain"
+    NAMED = "named"
+    EVIDENCE = "evidence"
+    GENERATION = "generation"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class Part:
+    """One graph of a converted model.
+
+    Attributes:
+        graph: The graph, batch axis free.
+        reference: The original, with the same names of inputs and outputs.
+    """
+
+    graph: onnx.ModelProto
+    reference: Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Part):
     """A converted network.
 
     Attributes:
@@ -25,10 +58,24 @@ class Network:
         vocabulary: What integers fed to it must stay below; None if nothing looks them up.
         source_sha256: Hash of the trained model's file.
         tools: Versions of what read and converted it.
+        parts: Further graphs made of the same model, by the name of what they are for.
     """
 
-    graph: onnx.ModelProto
-    reference: Runner
     vocabulary: int | None
     source_sha256: str
     tools: dict[str, str]
+    parts: Mapping[str, Part] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """How to convert a model.
+
+    Attributes:
+        form: What to make of it.
+        inputs: What it will be fed, for models that do not say it themselves
+            (subclassed ones): shapes without the batch axis, dtypes; names are ignored.
+    """
+
+    form: Form
+    inputs: tuple[TensorSpec, ...] = ()

@@ -14,6 +14,7 @@ from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.ensemble import build_steps
 from radserve_export.layout import build_files
+from radserve_export.network import Conversion, Form
 from radserve_export.parity import check_parity
 from radserve_export.reference import Reference, check_fit, parity_stages
 from radserve_export.spec import load_spec
@@ -124,7 +125,8 @@ def _network(spec: Spec, path: Path, *, trust: bool) -> Network:
     from radserve_export.from_keras.load import load_model  # noqa: PLC0415 - as above
 
     model, sha256 = load_model(path, trust=trust)
-    return convert(model, source_sha256=sha256, keep_names=spec.task is Task.TENSORS)
+    form = Form.NAMED if spec.task is Task.TENSORS else Form.PLAIN
+    return convert(model, Conversion(form=form), source_sha256=sha256)
 
 
 def _newest(checked: _Checked, repository: Path) -> int:

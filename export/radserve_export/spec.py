@@ -9,6 +9,7 @@ import msgspec
 
 from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
+from radserve_export.serving import Block, Count, Serving
 from radserve_export.synthetic import labels
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 _LARGEST = 1e9
 
 PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-
-
-class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all parts of a spec: immutable, and unknown fields are errors."""
 
 
 class NetworkInput(Block, frozen=True, kw_only=True):
@@ -66,52 +62,6 @@ class Parity(Block, frozen=True, kw_only=True):
         if self.input_range is not None and not -_LARGEST <= self.input_range[0] < self.input_range[1] <= _LARGEST:
             msg = "input_range: the lowest value is not below the highest, or beyond 1e9"
             raise ValueError(msg)
-
-
-class Instances(Block, frozen=True, kw_only=True):
-    """Triton's instance group of each step.
-
-    Attributes:
-        kind: auto uses GPUs where there are some.
-        count: Instances on each device.
-        threads: Intra-op threads of an instance on the CPU.
-    """
-
-    kind: Literal["auto", "cpu", "gpu"] = "auto"
-    count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
-    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
-
-
-class Queue(Block, frozen=True, kw_only=True):
-    """Triton's queue policy of each step.
-
-    Attributes:
-        max_size: Requests that may wait; more are refused at once.
-        timeout_us: Longest wait, microseconds; a request may ask for less.
-        max_delay_us: How long the batcher waits for company, microseconds.
-        priority_levels: Levels of urgency; 1 is highest.
-    """
-
-    max_size: Count = 1024
-    timeout_us: Count = 1_000_000
-    max_delay_us: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    priority_levels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
-
-
-class Serving(Block, frozen=True, kw_only=True):
-    """How Triton runs the model.
-
-    Attributes:
-        fuse: One graph for pre-processing, network and post-processing, or three steps.
-        max_batch_size: Largest batch; 0 (only ``task: tensors``) means no batch axis.
-        instances: Copies of the model.
-        queue: What waits, how long and how urgently.
-    """
-
-    fuse: bool = True
-    max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 64
-    instances: Instances = Instances()
-    queue: Queue = Queue()
 
 
 class Generated(Block, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from radserve.contracts import Contract, TensorSpec
     from radserve_export.ensemble import Step
-    from radserve_export.spec import Serving
+    from radserve_export.serving import Serving
 
 ModelConfig: TypeAlias = pb.ModelConfig
 LABELS_FILE = "labels.txt"

@@ -58,7 +58,7 @@ def test_served_probabilities_are_those_of_keras(
     spec = load_spec(path)
     keras_model, sha256 = load_model(path.parent / spec.model, trust=False)
     tokenizer = read_tokenizer(path.parent / spec.tokenizer) if spec.tokenizer else None
-    reference = Reference(spec, convert(keras_model, source_sha256=sha256, keep_names=False), tokenizer)
+    reference = Reference(spec, convert(keras_model, source_sha256=sha256), tokenizer)
     found = measure_skew(model, samples[:200], results, reference)
     assert found["n"] == 200
     assert found["max"] <= MAX_SKEW

@@ -40,7 +40,7 @@ def _operators(model: onnx.ModelProto) -> list[str]:
 
 
 def test_the_chest_network_is_as_small_as_its_architecture() -> None:
-    network = convert(chest(), source_sha256="0" * 64, keep_names=False)
+    network = convert(chest(), source_sha256="0" * 64)
     assert _operators(network.graph) == [
         *("Reshape", "Conv", "Relu", "MaxPool", "Conv", "Relu", "MaxPool", "Transpose", "Reshape"),
         *("MatMul", "Add", "Relu", "MatMul", "Add", "Softmax"),
@@ -48,12 +48,12 @@ def test_the_chest_network_is_as_small_as_its_architecture() -> None:
 
 
 def test_the_ecg_network_has_one_native_lstm() -> None:
-    network = convert(ecg(), source_sha256="0" * 64, keep_names=False)
+    network = convert(ecg(), source_sha256="0" * 64)
     assert _operators(network.graph)[:3] == ["Transpose", "LSTM", "Squeeze"]
 
 
 def test_the_report_network_gives_its_lstm_sequence_lengths() -> None:
-    network = convert(report(), source_sha256="0" * 64, keep_names=False)
+    network = convert(report(), source_sha256="0" * 64)
     (lstm,) = [node for node in network.graph.graph.node if node.op_type == "LSTM"]
     assert lstm.input[4]
     assert "Loop" not in _operators(network.graph)
@@ -67,7 +67,7 @@ def test_fused_and_unfused_answer_alike(folder: Path, family: str) -> None:
         spec = load_spec(path)
         assert spec.input is not None
         model, sha256 = load_model(folder / spec.model)
-        network = convert(model, source_sha256=sha256, keep_names=False)
+        network = convert(model, source_sha256=sha256)
         tokenizer = read_tokenizer(folder / spec.tokenizer) if spec.tokenizer else None
         wire, _ = wire_tensors(spec.task, spec.input, len(spec.labels))
         steps = [step for step in build_steps(spec, network, wire, tokenizer) if step.graph is not None]
@@ -86,14 +86,14 @@ def test_another_process_writes_the_same_bytes(folder: Path, family: str) -> Non
     path = write_family(folder, family)
     spec = load_spec(path)
     model, sha256 = load_model(folder / spec.model)
-    convert(chest(), source_sha256="0" * 64, keep_names=False)  # what came before must not show
-    here = convert(model, source_sha256=sha256, keep_names=False).graph.SerializeToString(deterministic=True)
+    convert(chest(), source_sha256="0" * 64)  # what came before must not show
+    here = convert(model, source_sha256=sha256).graph.SerializeToString(deterministic=True)
     script = (
         "import hashlib, sys; from pathlib import Path\n"
         "from radserve_export.from_keras.convert import convert\n"
         "from radserve_export.from_keras.load import load_model\n"
         "model, sha256 = load_model(Path(sys.argv[1]))\n"
-        "graph = convert(model, source_sha256=sha256, keep_names=False).graph\n"
+        "graph = convert(model, source_sha256=sha256).graph\n"
         "print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())\n"
     )
     there = subprocess.run(  # noqa: S603 - our own code
@@ -163,7 +163,7 @@ def test_what_cannot_be_served_is_one_clear_line(
     make: Callable[[], keras.Model], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        convert(make(), source_sha256="0" * 64, keep_names=False)
+        convert(make(), source_sha256="0" * 64)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -174,7 +174,7 @@ def test_an_unsupported_operator_is_named_with_its_layer() -> None:
             return keras.ops.fft((x, x))[0]
 
     with pytest.raises(ConversionError, match=r"peculiar.*: there is no ONNX operator for Complex"):
-        convert(keras.Sequential([layers.Input((8,)), Odd(name="peculiar")]), source_sha256="0" * 64, keep_names=False)
+        convert(keras.Sequential([layers.Input((8,)), Odd(name="peculiar")]), source_sha256="0" * 64)
 
 
 def test_a_lambda_layer_is_never_run(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _sequences() -> NDArray[np.float32]:
 
 
 def _converted(model: keras.Model) -> Network:
-    return convert(model, source_sha256="0" * 64, keep_names=False)
+    return convert(model, source_sha256="0" * 64)
 
 
 def _operators(network: Network) -> Counter[str]:

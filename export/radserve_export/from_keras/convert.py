@@ -11,7 +11,7 @@ from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
 from radserve_export.from_keras.recurrent import native_recurrent
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT, OPSET
 from radserve_export.graphs.cleanup import published_form
-from radserve_export.network import Network
+from radserve_export.network import Conversion, Form, Network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
     from radserve_export.network import Arrays, Runner
 
+_PLAIN = Conversion(form=Form.PLAIN)
 
-def convert(model: keras.Model, *, source_sha256: str, keep_names: bool) -> Network:
+
+def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha256: str) -> Network:
     """Convert a Keras model.
 
     Args:
         model: A Sequential or functional model whose batch axis is free.
+        conversion: What to make of it.
         source_sha256: Hash of the file it came from.
-        keep_names: Whether tensors keep the names of the model's own layers; else it
-            must have one input and one output, NETWORK_INPUT and NETWORK_OUTPUT.
 
     Raises:
         SpecError: Several inputs or outputs, but names are not kept.
@@ -39,7 +40,7 @@ def convert(model: keras.Model, *, source_sha256: str, keep_names: bool) -> Netw
         msg = f"model {model.name} does not say what it takes: build it as a Sequential or functional model"
         raise ConversionError(msg)
     inputs, outputs = _names(model.inputs), _names(model.outputs)
-    if not keep_names:
+    if conversion.form is not Form.NAMED:
         if len(inputs) != 1 or len(outputs) != 1:
             msg = f"the model has {len(inputs)} inputs and {len(outputs)} outputs: only task tensors takes several"
             raise SpecError(msg)
