@@ -34,7 +34,17 @@ from radserve.errors import (
     UnsupportedTransferSyntaxError,
 )
 from radserve.options import TLS, Priority
-from radserve.results import Classification, Finding, Provenance, Rejection
+from radserve.results import (
+    Classification,
+    EvidenceMap,
+    Finding,
+    GeneratedText,
+    Provenance,
+    Region,
+    Rejection,
+    Result,
+    Segmentation,
+)
 
 if TYPE_CHECKING:
     from radserve.client import Client, Model
@@ -48,7 +58,9 @@ __all__ = [
     "DeadlineExceededError",
     "DecodeError",
     "DicomError",
+    "EvidenceMap",
     "Finding",
+    "GeneratedText",
     "InconsistentSeriesError",
     "InferenceFailedError",
     "InputError",
@@ -60,8 +72,11 @@ __all__ = [
     "Priority",
     "Provenance",
     "RadserveError",
+    "Region",
     "Rejection",
     "RequestRejectedError",
+    "Result",
+    "Segmentation",
     "ServerError",
     "ServerOverloadedError",
     "ServerUnavailableError",

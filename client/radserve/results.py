@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from radserve.contracts import Code
     from radserve.errors import RadserveError
@@ -87,20 +91,56 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
-    """A classifier's answer.
+class Result(ABC):
+    """What every answer has.
 
     Attributes:
         model: The public model's name.
         version: The model version that answered.
-        findings: Every label of the model, most probable first.
         provenance: Where the answer comes from.
     """
 
     model: str
     version: int
-    findings: tuple[Finding, ...]
     provenance: Provenance = field(repr=False)
+
+    @abstractmethod
+    def _content(self) -> dict[str, Any]:
+        """What is the task's own, as plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``to_json`` writes them; arrays are left out."""
+        return {"model": self.model, "version": self.version, **self._content(), **self.provenance.to_dict()}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvidenceMap:
+    """Where the model saw what speaks for its most probable label: Grad-CAM (Selvaraju et al., ICCV 2017).
+
+    Attributes:
+        label: The label it speaks for.
+        values: ``(rows, columns)`` float32 from 0 to 1, on the source image's grid; read-only.
+    """
+
+    label: str
+    values: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Classification(Result):
+    """A classifier's answer.
+
+    Attributes:
+        findings: Every label of the model, most probable first.
+        evidence: The evidence map; None where the model gives none.
+    """
+
+    findings: tuple[Finding, ...]
+    evidence: EvidenceMap | None = None
 
     @property
     def top(self) -> Finding:
@@ -115,18 +155,84 @@ class Classification:
         more = len(self.findings) - _SHOWN_FINDINGS
         return f"<Classification by {self.model} {self.version}: {shown}{f', {more} more' if more > 0 else ''}>"
 
+    def _content(self) -> dict[str, Any]:
+        return {"findings": [finding.to_dict() for finding in self.findings]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """One label of a segmentation.
+
+    Attributes:
+        label: The label's name.
+        value: Its value in the label map.
+        is_positive: Whether any pixel has it.
+        pixel_count: How many do, on the source image's grid.
+        area_mm2: Their area, square millimetres; None where the file states no Pixel Spacing.
+        code: What the label means, coded.
+    """
+
+    label: str
+    value: int
+    is_positive: bool
+    pixel_count: int
+    area_mm2: float | None
+    code: Code
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them."""
         return {
-            "model": self.model,
-            "version": self.version,
-            "findings": [finding.to_dict() for finding in self.findings],
-            **self.provenance.to_dict(),
+            "label": self.label,
+            "value": self.value,
+            "is_positive": self.is_positive,
+            "pixel_count": self.pixel_count,
+            "area_mm2": self.area_mm2,
+            "code": {"value": self.code.value, "scheme": self.code.scheme, "meaning": self.code.meaning},
         }
 
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Segmentation(Result):
+    """A segmentation's answer.
+
+    Attributes:
+        label_map: ``(rows, columns)`` uint8 on the source image's own grid: 0 is the
+            background and what the model did not see, others are a region's value; read-only.
+        findings: One region for each label of the model, in the contract's order.
+    """
+
+    label_map: NDArray[np.uint8]
+    findings: tuple[Region, ...]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{region.label} {region.pixel_count} pixels" for region in self.findings[:_SHOWN_FINDINGS])
+        return f"<Segmentation by {self.model} {self.version}: {shown}>"
+
+    def _content(self) -> dict[str, Any]:
+        rows, columns = self.label_map.shape
+        return {"rows": rows, "columns": columns, "findings": [region.to_dict() for region in self.findings]}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GeneratedText(Result):
+    """A text generator's answer.
+
+    Attributes:
+        text: What it wrote.
+        is_complete: False where it was cut off at its longest length: show it with a warning.
+        log_probability: Sum of the logarithms of its tokens' probabilities.
+    """
+
+    text: str
+    is_complete: bool
+    log_probability: float
+
+    def __repr__(self) -> str:
+        cut = "" if self.is_complete else ", cut off"
+        return f"<GeneratedText by {self.model} {self.version}: {len(self.text)} characters{cut}>"
+
+    def _content(self) -> dict[str, Any]:
+        return {"text": self.text, "is_complete": self.is_complete, "log_probability": self.log_probability}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from radserve import TLS, Classification, Client, Finding, OutOfScopeError, Priority, Rejection
+from radserve import (
+    TLS,
+    Classification,
+    Client,
+    Finding,
+    GeneratedText,
+    OutOfScopeError,
+    Priority,
+    Rejection,
+    Segmentation,
+)
 
 
 def one(url: str) -> tuple[str, float]:
@@ -19,7 +29,7 @@ def one(url: str) -> tuple[str, float]:
 
 
 def kinds(client: Client) -> list[Classification]:
-    image, report = client.model("chest_xray"), client.model("report_triage")
+    image, report = client.model("chest_xray", Classification), client.model("report_triage", Classification)
     return [
         image.predict(Path("IM0001.dcm")),
         image.predict(b"..."),
@@ -27,6 +37,12 @@ def kinds(client: Client) -> list[Classification]:
         image.predict(np.zeros((28, 28), dtype=np.float32)),
         report.predict("no evidence of pneumothorax"),
     ]
+
+
+def other_tasks(client: Client) -> tuple[int, str]:
+    lesions = client.model("ct_lesion", Segmentation).predict("IM0001.dcm")
+    written = client.model("report_impression", GeneratedText).predict("Large left pneumothorax.")
+    return int(lesions.label_map.max()) + sum(region.pixel_count for region in lesions.findings), written.text
 
 
 def many(client: Client, folder: Path) -> dict[str, int]:

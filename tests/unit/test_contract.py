@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +108,13 @@ def test_hostile_or_broken_contract_is_refused(path: str, value: object) -> None
 def test_newer_schema_is_refused_and_says_what_to_do() -> None:
     with pytest.raises(ContractError, match="pip install --upgrade radserve"):
         parse_contract(edited("schema_version", SCHEMA_VERSION + 1))
+
+
+def test_the_previous_schema_is_honoured() -> None:
+    text = (Path(__file__).parents[1] / "support" / "contracts" / "schema_1.json").read_text()
+    read = parse_contract(text)
+    assert (read.schema_version, read.name, read.evidence) == (SCHEMA_VERSION - 1, "chest_xray", None)
+    assert [label.name for label in read.labels] == [label["name"] for label in json.loads(text)["labels"]]
 
 
 def test_newer_schema_with_fields_this_sdk_does_not_know_is_called_newer() -> None:

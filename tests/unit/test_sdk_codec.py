@@ -247,7 +247,9 @@ def result(
     answer: service_pb2.ModelInferResponse, described: ImageInput | TextInput = IMAGE, **changed: Any
 ) -> Classification:
     known = contract(described, **changed)
-    return _codec.to_result(known, _codec.Prepared(inputs={}), _codec.to_answer(known, answer, batch_size=1))
+    found = _codec.to_result(known, _codec.Prepared(inputs={}), _codec.to_answer(known, answer, batch_size=1))
+    assert isinstance(found, Classification)
+    return found
 
 
 def test_findings_are_ordered_coded_and_decided_by_the_server() -> None:
@@ -384,7 +386,7 @@ def test_of_an_output_that_is_not_asked_for_nothing_is_sent() -> None:
         ("other", dump_contract(contract())),
         ("demo", "{}"),
         ("demo", "not JSON"),
-        ("demo", dump_contract(contract()).replace('"schema_version":1', '"schema_version":2')),
+        ("demo", dump_contract(contract()).replace('"schema_version":2', '"schema_version":3')),
         ("demo", dump_contract(contract()).replace('"rows":4', '"rows":1000000000')),
         ("demo", dump_contract(contract()).replace('"rows":4', '"rows":-1')),
     ],

@@ -3,18 +3,21 @@
 Synchronous and asynchronous clients drive the same functions.
 """
 
-from radserve._codec._decode import Answer, read_contract, sdk_version, to_answer, to_result
+from radserve._codec._decode import Answer, read_contract, to_answer
 from radserve._codec._prepare import Prepared, Source, canary, check_arrays, prepare
+from radserve._codec._results import Prediction, result_type, sdk_version, to_result
 from radserve._codec._wire import to_request
 
 __all__ = [
     "Answer",
+    "Prediction",
     "Prepared",
     "Source",
     "canary",
     "check_arrays",
     "prepare",
     "read_contract",
+    "result_type",
     "sdk_version",
     "to_answer",
     "to_request",

@@ -1,34 +1,21 @@
-"""Responses to outputs and results; nothing unlike the contract passes."""
+"""Responses to arrays; nothing unlike the contract passes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import lru_cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from radserve._codec._wire import from_bytes
-from radserve.contracts import (
-    CONTRACT_PARAMETER,
-    DECISIONS,
-    PROBABILITIES,
-    TOKEN_COUNT,
-    Decision,
-    TextInput,
-    parse_contract,
-)
-from radserve.errors import ContractError, InferenceFailedError, OutOfScopeError
-from radserve.results import Classification, Finding, Provenance
+from radserve.contracts import CONTRACT_PARAMETER, parse_contract
+from radserve.errors import ContractError, InferenceFailedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tritonclient.grpc import model_config_pb2, service_pb2
 
-    from radserve._codec._prepare import Prepared
-    from radserve.contracts import Contract, Label, TensorSpec
+    from radserve.contracts import Contract, TensorSpec
 
 
 def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
@@ -48,9 +35,6 @@ def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
         msg = f"model {config.name} carries the contract of another model: export it again"
         raise ContractError(msg)
     return contract
-
-
-_ON_EDGE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,28 +66,28 @@ def to_answer(
             contract's, a value is not a finite number, or it answers another request.
     """
     if response.model_name != contract.name or request_id not in (None, response.id):
-        raise _failed(contract, request_id or response.id, "it answers another request")
+        raise untrusted(contract, request_id or response.id, "it answers another request")
     if response.model_version != str(contract.version):
-        raise _failed(contract, response.id, "another version of the model answered")
+        raise untrusted(contract, response.id, "another version of the model answered")
     if sorted(output.name for output in response.outputs) != sorted(tensor.name for tensor in contract.outputs):
-        raise _failed(contract, response.id, "the answer's outputs are not those of the contract")
+        raise untrusted(contract, response.id, "the answer's outputs are not those of the contract")
     if len(response.raw_output_contents) != len(response.outputs):
-        raise _failed(contract, response.id, "the answer's outputs lack their contents")
+        raise untrusted(contract, response.id, "the answer's outputs lack their contents")
     expected = {tensor.name: tensor for tensor in contract.outputs}
     arrays: dict[str, NDArray[Any]] = {}
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         tensor = expected[output.name]
         shape = tuple(output.shape)
         if output.datatype != tensor.dtype.value or not _fits(contract, tensor, shape, batch_size):
-            raise _failed(
+            raise untrusted(
                 contract, response.id, f"output {tensor.name} has another type or shape than the contract says"
             )
         try:
             array = from_bytes(raw, tensor.dtype, shape)
         except ValueError:
-            raise _failed(contract, response.id, f"output {tensor.name} does not fill its shape") from None
+            raise untrusted(contract, response.id, f"output {tensor.name} does not fill its shape") from None
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise _failed(contract, response.id, f"output {tensor.name} holds values that are not finite numbers")
+            raise untrusted(contract, response.id, f"output {tensor.name} holds values that are not finite numbers")
         arrays[tensor.name] = array
     return Answer(arrays=arrays, request_id=response.id)
 
@@ -113,73 +97,7 @@ def _fits(contract: Contract, tensor: TensorSpec, shape: tuple[int, ...], batch_
     return len(shape) == len(want) and all(dim in (-1, have) for have, dim in zip(shape, want, strict=True))
 
 
-def _failed(contract: Contract, request_id: str, reason: str) -> InferenceFailedError:
+def untrusted(contract: Contract, request_id: str, reason: str) -> InferenceFailedError:
+    """The error of an answer that must not be shown to anybody."""
     msg = f"the answer of model {contract.name} cannot be trusted: {reason}"
     return InferenceFailedError(msg, model=contract.name, version=contract.version, request_id=request_id)
-
-
-def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Classification:
-    """Make the typed result of one item.
-
-    Raises:
-        InferenceFailedError: The answer cannot be trusted.
-        OutOfScopeError: The report is longer than the model reads.
-    """
-    outputs = answer.arrays
-    described = contract.input
-    if isinstance(described, TextInput):
-        count = int(outputs[TOKEN_COUNT][0, 0])
-        if count > described.max_tokens:
-            msg = f"the report has {count} tokens, the model reads at most {described.max_tokens}: shorten it"
-            raise OutOfScopeError(msg)
-    probabilities, decisions = outputs[PROBABILITIES][0], outputs[DECISIONS][0]
-    if probabilities.min() < 0 or probabilities.max() > 1:
-        raise _failed(contract, answer.request_id, "a probability is outside 0 to 1")
-    if not {decision.value for decision in Decision}.issuperset(decisions.tolist()):
-        raise _failed(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
-    for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True):
-        if not _agrees(label, float(probability), int(decision)):
-            raise _failed(contract, answer.request_id, f"the decision about {label.name} contradicts its threshold")
-    findings = [
-        Finding(
-            label=label.name,
-            probability=float(probability),
-            threshold=label.threshold,
-            is_positive=decision == Decision.POSITIVE,
-            is_indeterminate=decision == Decision.INDETERMINATE,
-            code=label.code,
-        )
-        for label, probability, decision in zip(
-            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
-        )
-    ]
-    findings.sort(key=lambda finding: -finding.probability)
-    provenance = Provenance(
-        intended_use=contract.intended_use,
-        model_sha256=contract.model_sha256,
-        contract_sha256=contract.sha256,
-        sdk_version=sdk_version(),
-        sop_instance_uids=prepared.sop_instance_uids,
-        request_id=answer.request_id,
-        created=datetime.now(timezone.utc),
-    )
-    return Classification(
-        model=contract.name, version=contract.version, findings=tuple(findings), provenance=provenance
-    )
-
-
-def _agrees(label: Label, probability: float, decision: int) -> bool:
-    lower, upper = label.indeterminate or (label.threshold, label.threshold)
-    if min(abs(probability - lower), abs(probability - upper)) < _ON_EDGE:
-        return True  # the server compares in single precision
-    expected = Decision.NEGATIVE if probability < lower else Decision.INDETERMINATE
-    return decision == (Decision.POSITIVE if probability >= upper else expected)
-
-
-@lru_cache(maxsize=1)
-def sdk_version() -> str:
-    """The installed version of radserve."""
-    try:
-        return metadata.version("radserve")
-    except metadata.PackageNotFoundError:  # run from a copied folder
-        return "0"

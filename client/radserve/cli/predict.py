@@ -20,18 +20,20 @@ from radserve.client import Client
 from radserve.contracts import TextInput
 from radserve.errors import InputError, RadserveError
 from radserve.options import Priority
-from radserve.results import Rejection
+from radserve.results import Classification, GeneratedText, Rejection, Segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from radserve.client import Model
-    from radserve.results import Classification
+    from radserve.contracts import Code
+    from radserve.results import Region, Result
 
     Item = tuple[str, "str | bytes | RadserveError"]
 
 _STANDARD_INPUT = "-"
 _PROGRESS_FROM = 4
+_COLUMNS = ("probability", "decision", "code", "version")
 
 
 class Urgency(str, Enum):
@@ -117,7 +119,7 @@ def _item(name: str, *, reads_text: bool) -> Item:
 
 def _answers(
     model: Model, items: list[Item], priority: Priority | None, frame: int | None
-) -> Iterator[tuple[str, Classification | RadserveError]]:
+) -> Iterator[tuple[str, Result | RadserveError]]:
     readable = (source for _, source in items if not isinstance(source, RadserveError))
     answers = model.predict_many(readable, frame=frame, priority=priority)
     for name, source in items:
@@ -125,7 +127,7 @@ def _answers(
         yield name, answer.error if isinstance(answer, Rejection) else answer
 
 
-def _print_lines(answers: Iterator[tuple[str, Classification | RadserveError]]) -> int:
+def _print_lines(answers: Iterator[tuple[str, Result | RadserveError]]) -> int:
     failed = 0
     for name, answer in answers:
         plain: dict[str, Any] = {"input": name}
@@ -138,9 +140,9 @@ def _print_lines(answers: Iterator[tuple[str, Classification | RadserveError]]) 
     return failed
 
 
-def _print_table(answers: Iterator[tuple[str, Classification | RadserveError]], total: int, intended_use: str) -> int:
+def _print_table(answers: Iterator[tuple[str, Result | RadserveError]], total: int, intended_use: str) -> int:
     failed = 0
-    table = Table(Column("input", overflow="fold"), "finding", "probability", "decision", "code", "version")
+    table = Table(Column("input", overflow="fold"), Column("answer", overflow="fold"), *_COLUMNS)
     with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
         for name, answer in progress.track(answers, total=total, description="predicting"):
             shown = Text("".join(character if character.isprintable() else "?" for character in name))
@@ -148,12 +150,35 @@ def _print_table(answers: Iterator[tuple[str, Classification | RadserveError]], 
                 failed += 1
                 table.add_row(shown, Text(f"{type(answer).__name__}: {answer}", style="red"))
                 continue
-            top = answer.top
-            decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
-            code = Text(f"{top.code.value} {top.code.scheme}")
-            table.add_row(shown, Text(top.label), f"{top.probability:.3f}", decision, code, str(answer.version))
+            for cells in _rows(answer):
+                table.add_row(shown, *cells, str(answer.version))
     console = wide_console()
     console.print(table)
     if intended_use:
         console.print(Text(intended_use))
     return failed
+
+
+def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
+    """Answer, probability, decision and code: of the most probable finding, of every region, of a text."""
+    if isinstance(answer, Classification):
+        top = answer.top
+        decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
+        return [(Text(top.label), f"{top.probability:.3f}", decision, _code(top.code))]
+    if isinstance(answer, Segmentation):
+        return [
+            (Text(_extent(region)), "", "positive" if region.is_positive else "negative", _code(region.code))
+            for region in answer.findings
+        ]
+    if isinstance(answer, GeneratedText):
+        return [(Text(answer.text), "", "" if answer.is_complete else "cut off", Text())]
+    return [(Text(repr(answer)), "", "", Text())]
+
+
+def _extent(region: Region) -> str:
+    area = "" if region.area_mm2 is None else f" ({region.area_mm2:.0f} mm²)"
+    return f"{region.label}: {region.pixel_count} pixels{area}"
+
+
+def _code(code: Code) -> Text:
+    return Text(f"{code.value} {code.scheme}")

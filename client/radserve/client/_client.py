@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from radserve import _codec
 from radserve.client._model import Model
@@ -11,10 +11,12 @@ from radserve.client._session import Session
 from radserve.errors import (
     DeadlineExceededError,
     InferenceFailedError,
+    InputError,
     ModelNotFoundError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
+from radserve.results import Result
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from radserve.errors import RadserveError
     from radserve.options import TLS
 
+R = TypeVar("R", bound=Result)
 DEFAULT_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 
@@ -62,15 +65,32 @@ class Client:
         """Close the connection; calls in flight end with ClientClosedError."""
         self._session.transport.close()
 
-    def model(self, name: str, *, timeout_s: float | None = None) -> Model:
+    @overload
+    def model(self, name: str, *, timeout_s: float | None = None) -> Model[Any]: ...
+
+    @overload
+    def model(self, name: str, result: type[R], *, timeout_s: float | None = None) -> Model[R]: ...
+
+    def model(self, name: str, result: type[Result] | None = None, *, timeout_s: float | None = None) -> Model[Any]:
         """A model, by its public name; reads its contract from the server.
 
+        Args:
+            name: Its public name.
+            result: What the caller expects it to answer, for example ``Segmentation``:
+                checked here, and known to type checkers; None takes any.
+            timeout_s: Time budget.
+
         Raises:
+            InputError: The model answers something else than ``result``.
             ModelNotFoundError: The server does not serve it.
             ContractError: It has no contract, or one that this SDK cannot honour.
             ServerError: The server does not answer.
         """
-        return Model(self._session, self._session.read_contract(name, self._session.deadline(timeout_s)))
+        contract = self._session.read_contract(name, self._session.deadline(timeout_s))
+        if result is not None and not issubclass(_codec.result_type(contract), result):
+            msg = f"model {name} is of task {contract.task.value}: it answers no {result.__name__}"
+            raise InputError(msg)
+        return Model(self._session, contract)
 
     def models(self, *, timeout_s: float | None = None) -> tuple[Model, ...]:
         """All public models of the server, by name.

@@ -7,31 +7,37 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from radserve import _codec
 from radserve.errors import ClientClosedError, InputError, ModelNotFoundError, RadserveError
-from radserve.results import Rejection
+from radserve.results import Rejection, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from radserve._codec import Source
     from radserve.client._deadline import Deadline
     from radserve.client._session import Session
     from radserve.contracts import Contract
     from radserve.options import Priority
-    from radserve.results import Classification
+
+    R = TypeVarWithDefault("R", bound=Result, default=Any)
+else:
+    R = TypeVar("R", bound=Result)
 
 T = TypeVar("T")
 _WORKERS = 4
 
 
-class Model:
+class Model(Generic[R]):
     """A served model and its contract. Made by ``Client.model``; thread-safe.
+
+    What it answers follows from its task: a Classification, a Segmentation or a GeneratedText.
 
     Attributes:
         name: Its public name.
@@ -65,7 +71,7 @@ class Model:
         frame: int | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
-    ) -> Classification:
+    ) -> R:
         """Answer one input.
 
         Args:
@@ -85,10 +91,10 @@ class Model:
         """
         deadline = self._session.deadline(timeout_s)
 
-        def attempt(contract: Contract) -> Classification:
+        def attempt(contract: Contract) -> R:
             prepared = _codec.prepare(contract, source, frame=frame)
             answer = self._session.infer(contract, prepared.inputs, priority, deadline)
-            return _codec.to_result(contract, prepared, answer)
+            return cast("R", _codec.to_result(contract, prepared, answer))
 
         return self._with_current_contract(attempt, deadline)
 
@@ -100,7 +106,7 @@ class Model:
         priority: Priority | None = None,
         timeout_s: float | None = None,
         workers: int = _WORKERS,
-    ) -> Iterator[Classification | Rejection]:
+    ) -> Iterator[R | Rejection]:
         """Answer many inputs, in their order; reading files overlaps with inference.
 
         At most twice as many inputs as workers are held at a time.
@@ -175,10 +181,8 @@ class Model:
         return attempt(current)
 
 
-def _in_order(
-    predict: Callable[[Source], Classification], sources: Iterable[Source], workers: int
-) -> Iterator[Classification | Rejection]:
-    def answer(index: int, source: Source) -> Classification | Rejection:
+def _in_order(predict: Callable[[Source], R], sources: Iterable[Source], workers: int) -> Iterator[R | Rejection]:
+    def answer(index: int, source: Source) -> R | Rejection:
         try:
             return predict(source)
         except ClientClosedError:
@@ -187,7 +191,7 @@ def _in_order(
             return Rejection(index=index, error=error)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
-    waiting: deque[Future[Classification | Rejection]] = deque()
+    waiting: deque[Future[R | Rejection]] = deque()
     try:
         for index, source in enumerate(sources):
             waiting.append(pool.submit(answer, index, source))

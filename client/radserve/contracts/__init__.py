@@ -6,13 +6,12 @@ from radserve.contracts._contract import (
     Calibration,
     Contract,
     Label,
-    Task,
     dump_contract,
     parse_contract,
-    wire_tensors,
 )
 from radserve.contracts._inputs import (
     Aspect,
+    Crop,
     FileWindow,
     FixedWindow,
     ImageInput,
@@ -26,6 +25,11 @@ from radserve.contracts._inputs import (
 )
 from radserve.contracts._tensors import (
     DECISIONS,
+    EVIDENCE,
+    GENERATED_TEXT,
+    IS_COMPLETE,
+    LABEL_MAP,
+    LOG_PROBABILITY,
     PIXELS,
     PROBABILITIES,
     SAMPLES,
@@ -36,10 +40,16 @@ from radserve.contracts._tensors import (
     Decision,
     TensorSpec,
 )
+from radserve.contracts._wire import Evidence, Task, wire_tensors
 
 __all__ = [
     "CONTRACT_PARAMETER",
     "DECISIONS",
+    "EVIDENCE",
+    "GENERATED_TEXT",
+    "IS_COMPLETE",
+    "LABEL_MAP",
+    "LOG_PROBABILITY",
     "PIXELS",
     "PROBABILITIES",
     "SAMPLES",
@@ -50,8 +60,10 @@ __all__ = [
     "Calibration",
     "Code",
     "Contract",
+    "Crop",
     "Datatype",
     "Decision",
+    "Evidence",
     "FileWindow",
     "FixedWindow",
     "ImageInput",

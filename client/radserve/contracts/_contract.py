@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from enum import Enum
 from typing import Annotated
 
 import msgspec
 
 from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput
-from radserve.contracts._tensors import (
-    DECISIONS,
-    PIXELS,
-    PROBABILITIES,
-    SAMPLES,
-    TEXT,
-    TOKEN_COUNT,
-    Code,
-    Datatype,
-    Name,
-    Struct,
-    TensorSpec,
-)
+from radserve.contracts._tensors import Code, Name, Struct, TensorSpec
+from radserve.contracts._wire import Evidence, Task, wire_tensors
 from radserve.errors import ContractError
 
 CONTRACT_PARAMETER = "radserve.contract"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAX_BYTES = 2**20
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Tensors = Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1, max_length=64)]
-
-
-class Task(str, Enum):
-    """What a model does."""
-
-    IMAGE_CLASSIFICATION = "image_classification"
-    SIGNAL_CLASSIFICATION = "signal_classification"
-    TEXT_CLASSIFICATION = "text_classification"
-    TENSORS = "tensors"
 
 
 class Label(Struct, frozen=True, kw_only=True):
@@ -89,9 +68,11 @@ class Contract(Struct, frozen=True, kw_only=True):
         inputs: The tensors to send.
         outputs: The tensors that come back.
         max_batch_size: Largest batch of one request; 0 means no batch axis.
-        labels: The classifier's outputs, in the order of PROBABILITIES.
+        labels: What is told apart: the classifier's outputs in the order of
+            PROBABILITIES; of a segmentation, label k is the value k + 1 of LABEL_MAP.
         exclusive: Whether exactly one label applies (softmax).
         calibration: How probabilities were calibrated.
+        evidence: The map of an evidence model; None for all others.
         model_sha256: Hash of the trained model file.
         exporter_version: radserve version that wrote the model.
     """
@@ -109,6 +90,7 @@ class Contract(Struct, frozen=True, kw_only=True):
     labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=4096)] = ()
     exclusive: bool = False
     calibration: Calibration = Calibration()
+    evidence: Evidence | None = None
     model_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     exporter_version: Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -128,54 +110,22 @@ class Contract(Struct, frozen=True, kw_only=True):
         return hashlib.sha256(dump_contract(self).encode()).hexdigest()
 
 
-def wire_tensors(
-    task: Task,
-    described: ImageInput | WaveformInput | TextInput,
-    label_count: int,
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The tensors that a classifier of this task takes and gives.
-
-    Args:
-        task: Any task but tensors.
-        described: The input block that belongs to the task.
-        label_count: Number of labels.
-
-    Returns:
-        Inputs and outputs, shapes without the batch axis.
-
-    Raises:
-        ValueError: The input block is not that of the task.
-    """
-    classified = (
-        TensorSpec(name=PROBABILITIES, dtype=Datatype.FP32, dims=(label_count,)),
-        TensorSpec(name=DECISIONS, dtype=Datatype.INT8, dims=(label_count,)),
-    )
-    if task is Task.IMAGE_CLASSIFICATION and isinstance(described, ImageInput):
-        shape = (described.rows, described.columns, described.channels)
-        return (TensorSpec(name=PIXELS, dtype=Datatype(described.wire_dtype), dims=shape),), classified
-    if task is Task.SIGNAL_CLASSIFICATION and isinstance(described, WaveformInput):
-        dims = (described.samples, len(described.leads))
-        return (TensorSpec(name=SAMPLES, dtype=Datatype(described.wire_dtype), dims=dims),), classified
-    if task is Task.TEXT_CLASSIFICATION and isinstance(described, TextInput):
-        count = TensorSpec(name=TOKEN_COUNT, dtype=Datatype.INT32, dims=(1,))
-        return (TensorSpec(name=TEXT, dtype=Datatype.BYTES, dims=(1,)),), (*classified, count)
-    msg = f"task {task.value} does not take an input of this kind"
-    raise ValueError(msg)
-
-
 def _expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
     if contract.task is Task.TENSORS:
         if contract.input is not None or contract.labels:
             msg = "a contract of task tensors has neither input nor labels"
             raise ValueError(msg)
         return None
-    if contract.input is None or not contract.labels or contract.max_batch_size < 1:
-        msg = f"a contract of task {contract.task.value} needs input, labels and a batch axis"
+    if contract.input is None or contract.max_batch_size < 1:
+        msg = f"a contract of task {contract.task.value} needs input and a batch axis"
+        raise ValueError(msg)
+    if bool(contract.labels) != contract.task.has_labels:
+        msg = f"a contract of task {contract.task.value} {'needs' if contract.task.has_labels else 'has no'} labels"
         raise ValueError(msg)
     if len({label.name for label in contract.labels}) != len(contract.labels):
         msg = "two labels have the same name"
         raise ValueError(msg)
-    return wire_tensors(contract.task, contract.input, len(contract.labels))
+    return wire_tensors(contract.task, contract.input, len(contract.labels), contract.evidence)
 
 
 class _Versioned(msgspec.Struct):

@@ -1,0 +1,141 @@
+"""Arrays to typed results, by the contract's task."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+from radserve._codec._decode import untrusted
+from radserve.contracts import (
+    DECISIONS,
+    GENERATED_TEXT,
+    IS_COMPLETE,
+    LOG_PROBABILITY,
+    PROBABILITIES,
+    TOKEN_COUNT,
+    Decision,
+    Task,
+    TextInput,
+)
+from radserve.errors import OutOfScopeError
+from radserve.results import Classification, Finding, GeneratedText, Provenance, Result, Segmentation
+
+if TYPE_CHECKING:
+    from radserve._codec._decode import Answer
+    from radserve._codec._prepare import Prepared
+    from radserve.contracts import Contract, Label
+
+Prediction: TypeAlias = Classification | Segmentation | GeneratedText
+_TYPES: dict[Task, type[Result]] = {
+    Task.IMAGE_CLASSIFICATION: Classification,
+    Task.SIGNAL_CLASSIFICATION: Classification,
+    Task.TEXT_CLASSIFICATION: Classification,
+    Task.IMAGE_SEGMENTATION: Segmentation,
+    Task.TEXT_GENERATION: GeneratedText,
+}
+_ON_EDGE = 1e-6
+
+
+class _Origin(TypedDict):
+    """What every result says about where it comes from."""
+
+    model: str
+    version: int
+    provenance: Provenance
+
+
+def result_type(contract: Contract) -> type[Result]:
+    """What a model of this contract answers; Result itself for ``task: tensors``, which answers arrays."""
+    return _TYPES.get(contract.task, Result)
+
+
+def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Prediction:
+    """Make the typed result of one item.
+
+    Raises:
+        InferenceFailedError: The answer cannot be trusted.
+        OutOfScopeError: The report is longer than the model reads.
+    """
+    described = contract.input
+    if isinstance(described, TextInput):
+        count = int(answer.arrays[TOKEN_COUNT][0, 0])
+        if count > described.max_tokens:
+            msg = f"the report has {count} tokens, the model reads at most {described.max_tokens}: shorten it"
+            raise OutOfScopeError(msg)
+    if contract.task is Task.TEXT_GENERATION:
+        return _generated(contract, prepared, answer)
+    return _classified(contract, prepared, answer)
+
+
+def _origin(contract: Contract, prepared: Prepared, answer: Answer) -> _Origin:
+    provenance = Provenance(
+        intended_use=contract.intended_use,
+        model_sha256=contract.model_sha256,
+        contract_sha256=contract.sha256,
+        sdk_version=sdk_version(),
+        sop_instance_uids=prepared.sop_instance_uids,
+        request_id=answer.request_id,
+        created=datetime.now(timezone.utc),
+    )
+    return {"model": contract.name, "version": contract.version, "provenance": provenance}
+
+
+def _generated(contract: Contract, prepared: Prepared, answer: Answer) -> GeneratedText:
+    try:
+        text = bytes(answer.arrays[GENERATED_TEXT][0, 0]).decode()
+    except UnicodeDecodeError:
+        raise untrusted(contract, answer.request_id, "the text is not UTF-8") from None
+    log_probability = float(answer.arrays[LOG_PROBABILITY][0, 0])
+    if log_probability > _ON_EDGE:
+        raise untrusted(contract, answer.request_id, "a probability is above 1")
+    return GeneratedText(
+        **_origin(contract, prepared, answer),
+        text=text,
+        is_complete=bool(answer.arrays[IS_COMPLETE][0, 0]),
+        log_probability=log_probability,
+    )
+
+
+def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Classification:
+    probabilities, decisions = answer.arrays[PROBABILITIES][0], answer.arrays[DECISIONS][0]
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
+    if not {decision.value for decision in Decision}.issuperset(decisions.tolist()):
+        raise untrusted(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
+    for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True):
+        if not _agrees(label, float(probability), int(decision)):
+            raise untrusted(contract, answer.request_id, f"the decision about {label.name} contradicts its threshold")
+    findings = [
+        Finding(
+            label=label.name,
+            probability=float(probability),
+            threshold=label.threshold,
+            is_positive=decision == Decision.POSITIVE,
+            is_indeterminate=decision == Decision.INDETERMINATE,
+            code=label.code,
+        )
+        for label, probability, decision in zip(
+            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
+        )
+    ]
+    findings.sort(key=lambda finding: -finding.probability)
+    return Classification(**_origin(contract, prepared, answer), findings=tuple(findings))
+
+
+def _agrees(label: Label, probability: float, decision: int) -> bool:
+    lower, upper = label.indeterminate or (label.threshold, label.threshold)
+    if min(abs(probability - lower), abs(probability - upper)) < _ON_EDGE:
+        return True  # the server compares in single precision
+    expected = Decision.NEGATIVE if probability < lower else Decision.INDETERMINATE
+    return decision == (Decision.POSITIVE if probability >= upper else expected)
+
+
+@lru_cache(maxsize=1)
+def sdk_version() -> str:
+    """The installed version of radserve."""
+    try:
+        return metadata.version("radserve")
+    except metadata.PackageNotFoundError:  # run from a copied folder
+        return "0"

@@ -1,0 +1,116 @@
+"""Tasks, and the tensors that a model of each takes and gives."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput
+from radserve.contracts._tensors import (
+    DECISIONS,
+    EVIDENCE,
+    GENERATED_TEXT,
+    IS_COMPLETE,
+    LABEL_MAP,
+    LOG_PROBABILITY,
+    PIXELS,
+    PROBABILITIES,
+    SAMPLES,
+    TEXT,
+    TOKEN_COUNT,
+    Datatype,
+    Struct,
+    TensorSpec,
+)
+
+_MAX_SEGMENTS = 255  # LABEL_MAP is uint8, and 0 is the background
+Tensors = tuple[TensorSpec, ...]
+
+
+class Task(str, Enum):
+    """What a model does."""
+
+    IMAGE_CLASSIFICATION = "image_classification"
+    SIGNAL_CLASSIFICATION = "signal_classification"
+    TEXT_CLASSIFICATION = "text_classification"
+    IMAGE_SEGMENTATION = "image_segmentation"
+    TEXT_GENERATION = "text_generation"
+    TENSORS = "tensors"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether such a model tells labels apart."""
+        return self not in (Task.TEXT_GENERATION, Task.TENSORS)
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """The map of an evidence model: Grad-CAM (Selvaraju et al., ICCV 2017) of the most probable label.
+
+    Attributes:
+        rows: Height of the map: that of the last convolution.
+        columns: Its width.
+        layer: The convolution's name.
+    """
+
+    rows: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    columns: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    layer: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+def wire_tensors(
+    task: Task,
+    described: ImageInput | WaveformInput | TextInput,
+    label_count: int,
+    evidence: Evidence | None = None,
+) -> tuple[Tensors, Tensors]:
+    """The tensors that a public model of this task takes and gives.
+
+    Args:
+        task: Any task but tensors.
+        described: The input block that belongs to the task.
+        label_count: Number of labels.
+        evidence: The map of an evidence model.
+
+    Returns:
+        Inputs and outputs, shapes without the batch axis.
+
+    Raises:
+        ValueError: The input block is not that of the task, there are more
+            labels than it can tell apart, or it has no evidence map.
+    """
+    if evidence is not None and task is not Task.IMAGE_CLASSIFICATION:
+        msg = f"task {task.value} has no evidence map"
+        raise ValueError(msg)
+    if isinstance(described, ImageInput):
+        shape = (described.rows, described.columns, described.channels)
+        pixels = _tensor(PIXELS, described.wire_dtype, *shape)
+        if task is Task.IMAGE_CLASSIFICATION:
+            extra = (_tensor(EVIDENCE, "FP32", evidence.rows, evidence.columns),) if evidence else ()
+            return (pixels,), (*_classified(label_count), *extra)
+        if task is Task.IMAGE_SEGMENTATION:
+            if label_count > _MAX_SEGMENTS:
+                msg = f"a label map tells at most {_MAX_SEGMENTS} labels apart"
+                raise ValueError(msg)
+            return (pixels,), (_tensor(LABEL_MAP, "UINT8", *shape[:2]),)
+    if isinstance(described, WaveformInput) and task is Task.SIGNAL_CLASSIFICATION:
+        samples = _tensor(SAMPLES, described.wire_dtype, described.samples, len(described.leads))
+        return (samples,), _classified(label_count)
+    if isinstance(described, TextInput):
+        text, count = _tensor(TEXT, "BYTES", 1), _tensor(TOKEN_COUNT, "INT32", 1)
+        if task is Task.TEXT_CLASSIFICATION:
+            return (text,), (*_classified(label_count), count)
+        if task is Task.TEXT_GENERATION:
+            told = (_tensor(IS_COMPLETE, "BOOL", 1), _tensor(LOG_PROBABILITY, "FP32", 1))
+            return (text,), (_tensor(GENERATED_TEXT, "BYTES", 1), *told, count)
+    msg = f"task {task.value} does not take an input of this kind"
+    raise ValueError(msg)
+
+
+def _classified(label_count: int) -> Tensors:
+    return _tensor(PROBABILITIES, "FP32", label_count), _tensor(DECISIONS, "INT8", label_count)
+
+
+def _tensor(name: str, dtype: str, *dims: int) -> TensorSpec:
+    return TensorSpec(name=name, dtype=Datatype(dtype), dims=dims)
