@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from radserve.contracts import (
     Aspect,
     Code,
+    Crop,
     FileWindow,
     FixedWindow,
     ImageInput,
@@ -23,7 +25,15 @@ from radserve.contracts import (
     WaveformInput,
 )
 from radserve.errors import DecodeError, MissingAttributeError, OutOfScopeError
-from radserve.preprocess import apply_window, check_scope, image_to_wire, resample, resize, waveform_to_wire
+from radserve.preprocess import (
+    apply_window,
+    check_scope,
+    crop_box,
+    image_to_wire,
+    resample,
+    resize,
+    waveform_to_wire,
+)
 from radserve.sources import Channel, Image, MultiplexGroup, Scope, VoiLut, VoiWindow, Waveform
 
 FULL = FixedWindow(center=128, width=256)
@@ -99,6 +109,77 @@ def test_for_processing_and_burned_in_text_are_refused_unless_accepted(scope: Sc
     with pytest.raises(OutOfScopeError):
         check_scope(scope, described())
     check_scope(scope, described(**{policy: Policy.ACCEPT}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "crop", "box"),
+    [
+        (10, 20, None, (0, 0, 10, 20)),
+        (10, 20, Crop(top=0.1, left=0.1, bottom=0.2, right=0.05), (1, 2, 8, 19)),
+        (30, 30, Crop(top=0.1, bottom=0.7), (3, 0, 9, 30)),
+        (15, 15, Crop(top=0.1, right=0.5), (2, 0, 15, 7)),
+    ],
+    ids=["none", "all sides", "no rounding error", "a pixel cut in part goes"],
+)
+def test_the_crop_is_cut_off_in_whole_pixels(
+    rows: int, columns: int, crop: Crop | None, box: tuple[int, int, int, int]
+) -> None:
+    assert crop_box(rows, columns, crop) == box
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.tuples(*[st.floats(0, 0.47)] * 4))
+def test_any_crop_keeps_pixels_inside_the_frame_or_refuses_it(
+    rows: int, columns: int, cuts: tuple[float, float, float, float]
+) -> None:
+    assume(any(cuts))
+    top, left, bottom, right = cuts
+    try:
+        box = crop_box(rows, columns, Crop(top=top, left=left, bottom=bottom, right=right))
+    except OutOfScopeError:
+        assert min(rows, columns) < 40
+    else:
+        assert 0 <= box[0] < box[2] <= rows
+        assert 0 <= box[1] < box[3] <= columns
+        for length, cut, share in ((rows, box[0], top), (columns, columns - box[3], right)):
+            assert length * share - 1e-5 <= cut < length * share + 1
+
+
+@pytest.mark.parametrize("sides", [{}, {"top": 0.5, "bottom": 0.46}, {"left": 0.48, "right": 0.48}, {"top": 0.951}])
+def test_a_crop_that_cuts_nothing_or_nearly_all_is_no_contract(sides: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="cuts"):
+        Crop(**sides)
+
+
+@pytest.mark.parametrize("side", ["top", "left", "bottom", "right"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2", "RGB"])
+@pytest.mark.parametrize("window", [FULL, PercentileWindow(lower=1, upper=99)], ids=["fixed", "percentiles"])
+def test_what_is_cropped_does_not_reach_the_wire(side: str, photometric: str, window: Any) -> None:
+    shape = (40, 40, 3) if photometric == "RGB" else (40, 40)
+    values = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8 if photometric == "RGB" else np.float32)
+    marked = values.copy()
+    edge = {"top": np.s_[:10], "bottom": np.s_[30:], "left": np.s_[:, :10], "right": np.s_[:, 30:]}[side]
+    marked[edge] = 255 - marked[edge]
+    plain = described(rows=8, columns=8, photometric="RGB", window=window)
+    cropped = msgspec.structs.replace(plain, crop=Crop(**{side: 0.25}))
+    valid = None if photometric == "RGB" else values > 3
+    one, two = (
+        Image(values=pixels, photometric_interpretation=photometric, valid=valid) for pixels in (values, marked)
+    )
+    assert (image_to_wire(one, plain) != image_to_wire(two, plain)).any()
+    np.testing.assert_array_equal(image_to_wire(one, cropped), image_to_wire(two, cropped))
+
+
+def test_the_crop_comes_before_the_percentiles_and_the_resize() -> None:
+    values = np.zeros((8, 4))
+    values[:4] = 1000
+    values[4:, 2:] = 10
+    one = described(window=PercentileWindow(lower=0, upper=100), crop=Crop(top=0.5))
+    assert image_to_wire(image(values), one)[..., 0].tolist() == [[0, 0, 255, 255]] * 4
+
+
+def test_an_image_of_which_the_crop_leaves_nothing_is_refused() -> None:
+    with pytest.raises(OutOfScopeError, match="too small"):
+        image_to_wire(image(np.ones((1, 9))), described(crop=Crop(top=0.5)))
 
 
 def test_linear_is_the_formula_of_the_standard() -> None:

@@ -16,6 +16,7 @@ Uids = Annotated[tuple[Uid, ...], msgspec.Meta(max_length=256)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class Policy(str, Enum):
@@ -89,6 +90,37 @@ class Resize(Struct, frozen=True, kw_only=True):
     aspect: Aspect = Aspect.STRETCH
 
 
+_MOST_CUT = 0.95
+
+
+class Crop(Struct, frozen=True, kw_only=True):
+    """What is cut off the source frame before anything else is done with it.
+
+    For what the device burns into a known place of every frame: name, date,
+    scales. What is cut off reaches neither the network nor the wire.
+
+    Attributes:
+        top: Fraction of the rows cut off at the top.
+        left: Fraction of the columns cut off at the left.
+        bottom: Fraction of the rows cut off at the bottom.
+        right: Fraction of the columns cut off at the right.
+    """
+
+    top: Fraction = 0.0
+    left: Fraction = 0.0
+    bottom: Fraction = 0.0
+    right: Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a crop that cuts nothing, or next to everything."""
+        if max(self.top + self.bottom, self.left + self.right) > _MOST_CUT:
+            msg = f"the crop cuts off more than {_MOST_CUT:.0%} of the image"
+            raise ValueError(msg)
+        if not any((self.top, self.left, self.bottom, self.right)):
+            msg = "the crop cuts nothing off: leave it out"
+            raise ValueError(msg)
+
+
 class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image"):
     """DICOM images: scope, then the steps from file to wire.
 
@@ -103,11 +135,14 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
         age_years: Lowest and highest patient age, inclusive.
         absent_attributes: For a scope attribute that the file lacks.
         for_processing: For Presentation Intent Type (0008,0068) FOR PROCESSING.
-        burned_in_annotation: For Burned In Annotation (0028,0301) YES.
+        burned_in_annotation: For Burned In Annotation (0028,0301) YES; accept it
+            where ``crop`` removes the text, so that it does not travel.
         rows: Height on the wire, pixels.
         columns: Width on the wire, pixels.
         photometric: MONOCHROME2 (one channel, high is bright) or RGB.
         wire_dtype: Element type on the wire; the window spans its full range.
+        crop: What is cut off the source frame first; None keeps all of it.
+            Percentiles are those of what is kept.
         window: Modality values to display values.
         resize: Display values to rows and columns.
     """
@@ -124,6 +159,7 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
     columns: Annotated[int, msgspec.Meta(ge=1, le=8192)]
     photometric: Literal["MONOCHROME2", "RGB"] = "MONOCHROME2"
     wire_dtype: Literal["UINT8", "UINT16"] = "UINT8"
+    crop: Crop | None = None
     window: Window
     resize: Resize = Resize()
 

@@ -1,13 +1,15 @@
-"""An image to the wire: window, invert, resize, round, in that order."""
+"""An image to the wire: crop, window, invert, resize, round, in that order."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radserve.contracts import FileWindow, FixedWindow
 from radserve.errors import OutOfScopeError
+from radserve.preprocess._crop import crop_box
 from radserve.preprocess._resize import resize
 from radserve.preprocess._window import apply_window, percentile_window
 from radserve.sources import VoiWindow
@@ -37,9 +39,11 @@ def image_to_wire(image: Image, described: ImageInput) -> NDArray[np.uint8 | np.
 
     Raises:
         OutOfScopeError: The model reads monochrome and the image is in colour,
-            the file has no such window, or the image no contrast.
+            the file has no such window, the image no contrast, or its crop no
+            pixel.
         DecodeError: The file's window breaks the standard.
     """
+    image = _cropped(image, described)
     if image.photometric_interpretation == "RGB":
         if described.photometric != "RGB":
             msg = "the image is in colour: the model accepts MONOCHROME1 and MONOCHROME2"
@@ -54,6 +58,14 @@ def image_to_wire(image: Image, described: ImageInput) -> NDArray[np.uint8 | np.
     if wire.ndim == 2:  # noqa: PLR2004 - rows and columns
         wire = wire[:, :, np.newaxis]
     return np.ascontiguousarray(np.broadcast_to(wire, (described.rows, described.columns, described.channels)))
+
+
+def _cropped(image: Image, described: ImageInput) -> Image:
+    if described.crop is None:
+        return image
+    top, left, bottom, right = crop_box(*image.values.shape[:2], described.crop)
+    kept = np.s_[top:bottom, left:right]
+    return replace(image, values=image.values[kept], valid=None if image.valid is None else image.valid[kept])
 
 
 def _display_values(image: Image, described: ImageInput) -> NDArray[np.float32]:
