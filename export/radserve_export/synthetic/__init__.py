@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage")
+GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage", "report_impression")
 
 
 class Split(str, Enum):
@@ -35,10 +35,12 @@ class Sample:
         source: The bytes of a DICOM file, or a report's text.
         label: Name of the label that applies; for a single-label model, of the
             positive label, or the empty string.
+        expected: The text that should be generated from it; None where none is.
     """
 
     source: bytes | str
     label: str
+    expected: str | None = None
 
 
 def generate(name: str, count: int, *, seed: int, split: Split) -> Iterator[Sample]:
