@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radserve.contracts import Aspect
+from radserve.preprocess._geometry import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from radserve.preprocess._geometry import Placement, Span
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int, aspect: Aspect = Aspect.STRETCH) -> NDArray[np.float32]:
@@ -29,52 +32,60 @@ def resize(image: NDArray[np.float32], rows: int, columns: int, aspect: Aspect =
     Returns:
         ``(rows, columns[, channels])``, float32, within the range of the input and 0.
     """
-    if aspect is Aspect.STRETCH:
-        return _stretch(image, rows, columns)
-    ratios = rows / image.shape[0], columns / image.shape[1]
-    scale = min(ratios) if aspect is Aspect.PAD else max(ratios)
-    height, width = (max(1, int(length * scale + 0.5)) for length in image.shape[:2])
-    scaled = _stretch(image, height, width)
-    if aspect is Aspect.CROP:
-        top, left = max(0, (height - rows) // 2), max(0, (width - columns) // 2)
-        return scaled[top : top + rows, left : left + columns]
-    padded = np.zeros((rows, columns, *image.shape[2:]), dtype=np.float32)
-    top, left = (rows - height) // 2, (columns - width) // 2
-    padded[top : top + height, left : left + width] = scaled
-    return padded
+    return to_wire_grid(image, place((image.shape[0], image.shape[1]), (rows, columns), aspect))
 
 
-def _stretch(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    halfway = _along_rows(image, rows)
-    return np.ascontiguousarray(_along_rows(halfway.swapaxes(0, 1), columns).swapaxes(0, 1))
+def to_wire_grid(image: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Bring the part of a frame that a model looks at to the wire's grid; see ``resize``.
+
+    Args:
+        image: The frame, ``(rows, columns)`` or ``(rows, columns, channels)``, float32.
+        placement: Where its pixels come to lie.
+
+    Returns:
+        ``(rows, columns[, channels])`` of the wire, float32.
+    """
+    down, right = placement.rows, placement.columns
+    part = image[down.start : down.start + down.used, right.start : right.start + right.used]
+    # What lies between the two passes is never larger than both the image and the result.
+    if down.wire > down.used and right.wire < right.used:
+        return np.ascontiguousarray(_along_rows(_along_columns(part, right), down))
+    return np.ascontiguousarray(_along_columns(_along_rows(part, down), right))
 
 
-def _along_rows(image: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Resample axis 0, one kernel tap at a time: few passes over whole rows."""
-    if image.shape[0] == length:
+def _along_columns(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
+    return _along_rows(image.swapaxes(0, 1), span).swapaxes(0, 1)
+
+
+def _along_rows(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
+    """Resample axis 0 to the wire's, one kernel tap at a time: few passes over whole rows."""
+    if span.used == span.length == span.wire:
         return image
-    places, weights = _taps(image.shape[0], length)
+    # Of what is stretched, only the part that lies on the wire is computed.
+    first, last = max(0, -span.offset), min(span.length, span.wire - span.offset)
+    total = np.zeros((span.wire, *image.shape[1:]), dtype=np.float32)
+    visible = total[span.offset + first : span.offset + last]
+    places, weights = _taps(span.used, span.length, first, last)
     trailing = (1,) * (image.ndim - 1)
-    total = np.zeros((length, *image.shape[1:]), dtype=np.float32)
-    for place, weight in zip(places, weights, strict=True):
-        total += image[place] * weight.reshape(-1, *trailing)
+    for taken, weight in zip(places, weights, strict=True):
+        visible += image[taken] * weight.reshape(-1, *trailing)
     return total
 
 
 @lru_cache(maxsize=64)
-def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """For every tap, which source row it reads for each target row, and its weight.
+def _taps(source: int, target: int, first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For every tap, which source row it reads for the target rows ``first`` to ``last - 1``, and its weight.
 
     Returns:
-        Places and weights, both ``(taps, target)``; weights of a target row sum to 1.
+        Places and weights, both ``(taps, last - first)``; weights of a target row sum to 1.
     """
     scale = source / target
     radius = max(scale, 1.0)
-    centers = (np.arange(target) + 0.5) * scale
-    first = np.maximum(0, np.ceil(centers - radius - 0.5)).astype(np.intp)
-    last = np.minimum(source - 1, np.floor(centers + radius - 0.5)).astype(np.intp)
-    places = first + np.arange(int((last - first).max()) + 1)[:, np.newaxis]
+    centers = (np.arange(first, last) + 0.5) * scale
+    lowest = np.maximum(0, np.ceil(centers - radius - 0.5)).astype(np.intp)
+    highest = np.minimum(source - 1, np.floor(centers + radius - 0.5)).astype(np.intp)
+    places = lowest + np.arange(int((highest - lowest).max()) + 1)[:, np.newaxis]
     weights = np.maximum(0, 1 - np.abs((places + 0.5 - centers) / radius))
-    weights[places > last] = 0
+    weights[places > highest] = 0
     weights /= weights.sum(axis=0)
     return np.minimum(places, source - 1), weights.astype(np.float32)
