@@ -17,9 +17,9 @@ from radserve.contracts import wire_tensors
 from radserve.errors import ConversionError, ParityError, SpecError, UntrustedModelError
 from radserve_export import pipeline
 from radserve_export.ensemble import build_steps
-from radserve_export.from_keras import recurrent
 from radserve_export.from_keras.convert import convert
 from radserve_export.from_keras.load import load_model
+from radserve_export.from_keras.recurrent import nodes
 from radserve_export.graphs.checked import Chain, signature
 from radserve_export.parity import random_input
 from radserve_export.spec import load_spec
@@ -109,15 +109,8 @@ def test_another_process_writes_the_same_bytes(folder: Path, family: str) -> Non
 
 def test_a_deliberately_wrong_conversion_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_family(folder, "ecg")
-    right = recurrent._weights
-
-    def swapped(layer: Any) -> recurrent.Weights:
-        """Keras' order of gates where ONNX has another."""
-        weights = right(layer)
-        i, o, f, c = np.split(weights.kernel, 4, axis=1)
-        return weights._replace(kernel=np.concatenate([i, f, c, o], axis=1))
-
-    monkeypatch.setattr(recurrent, "_weights", swapped)
+    # Keras' order of an LSTM's gates, where ONNX has another.
+    monkeypatch.setattr(nodes, "_in_order", lambda _, variable: np.asarray(variable, np.float32))
     with pytest.raises(ParityError, match=r"network: NETWORK_OUTPUT differs by .* on a random batch of \d+, row \d+"):
         pipeline.export(path, folder / "wrong")
     assert not (folder / "wrong").exists()

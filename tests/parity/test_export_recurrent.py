@@ -160,7 +160,7 @@ def test_layers_are_as_before_after_a_conversion_that_fails(monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(recurrent, "_weights", fail)
+    monkeypatch.setattr(recurrent, "partial", fail)
     with pytest.raises(RuntimeError), recurrent.native_recurrent(model):
         pass
     assert "call" not in vars(model.layers[0])

@@ -1,0 +1,50 @@
+"""Which layers of a model are recurrent, and which of them ONNX has an operator for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from radserve_export.from_keras._tensorflow import keras
+from radserve_export.from_keras.recurrent.nodes import has_native_activations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LAYERS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
+_CELLS = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
+
+
+def recurrent_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.RNN]]:
+    """All recurrent layers of a model, each once, with the names of what they are in: ``model/wrapper/layer``."""
+    seen: set[int] = set()
+    pending = [(model.name, model)]
+    while pending:
+        path, layer = pending.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if isinstance(layer, keras.layers.RNN):
+            yield path, layer
+        # Keras' own walk, _flatten_layers(), enters what it finds too, but says nothing of where it was.
+        children = layer._flatten_layers(include_self=False, recursive=False)  # noqa: SLF001 - there is no public one
+        pending.extend((f"{path}/{child.name}", child) for child in children)
+
+
+def cells_of(layer: keras.layers.RNN) -> list[keras.layers.Layer]:
+    """The cells that a step goes through, in their order."""
+    stacked = type(layer.cell) is keras.layers.StackedRNNCells
+    return list(layer.cell.cells) if stacked else [layer.cell]
+
+
+def why_not_native(layer: keras.layers.RNN) -> str | None:
+    """What of a layer no ONNX operator does; None if there is one for all of it."""
+    if type(layer) not in _LAYERS:
+        return f"{type(layer).__name__} is not LSTM, GRU, SimpleRNN or RNN"
+    for cell in cells_of(layer):
+        if type(cell) not in _CELLS:
+            return f"its cell is a {type(cell).__name__}"
+        if not has_native_activations(cell):
+            return "its activation"
+    # A layer's policy and its cells' may differ.
+    dtypes = {layer.compute_dtype, *(cell.compute_dtype for cell in cells_of(layer))}
+    return None if dtypes == {"float32"} else f"it computes in {', '.join(sorted(dtypes - {'float32'}))}"
