@@ -6,7 +6,7 @@ samples; the same arguments yield the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -16,6 +16,9 @@ from radserve.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage", "report_impression")
 
@@ -36,11 +39,14 @@ class Sample:
         label: Name of the label that applies; for a single-label model, of the
             positive label, or the empty string.
         expected: The text that should be generated from it; None where none is.
+        truth: The true label map ``(rows, columns)`` on the image's own grid, 0 the
+            background, k the k-th label; None where pixels have no label.
     """
 
     source: bytes | str
     label: str
     expected: str | None = None
+    truth: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
 
 def generate(name: str, count: int, *, seed: int, split: Split) -> Iterator[Sample]:
