@@ -10,8 +10,8 @@ from radserve.contracts import TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
 from radserve_export.graphs import TOKEN_IDS
 from radserve_export.graphs.checked import signature
 from radserve_export.graphs.merge import merge
-from radserve_export.graphs.postprocess import postprocess_graph
 from radserve_export.graphs.preprocess import preprocess_graph, take_token_ids
+from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ def build_steps(
     else:
         parts["preprocess"] = preprocess_graph(wire[0], spec.network_input)
         parts["network"] = network.graph
-    parts["postprocess"] = postprocess_graph(spec)
+    parts |= rules_of(spec.task).trailing_graphs(spec)
     if spec.serving.fuse:
         parts = {"pipeline": merge(parts, f"{spec.name}_pipeline")}
     return (*steps, *(_graph_step(f"{spec.name}_{suffix}", graph) for suffix, graph in parts.items()))

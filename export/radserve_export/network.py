@@ -26,7 +26,8 @@ class Form(Enum):
         NAMED: Any number of them, named after the model's own layers.
         EVIDENCE: As PLAIN, and the part EVIDENCE: the same graph with a second
             output, the evidence map.
-        GENERATION: An encoder and a decoder, as the parts ENCODER and DECODER.
+        GENERATION: One graph from token ids to the generated ones (graphs.generation),
+            and what it is made of, the parts ENCODER and DECODER.
     """
 
     PLAIN = "plain"
@@ -68,6 +69,25 @@ class Network(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How a generator chooses its tokens.
+
+    Attributes:
+        start: Id of the token that every text begins with.
+        end: Id of the token that ends it.
+        max_tokens: Longest text, in tokens.
+        beams: Texts followed at the same time; 1 is greedy.
+        length_penalty: Finished beams are compared by log probability divided by length to this power.
+    """
+
+    start: int
+    end: int
+    max_tokens: int
+    beams: int
+    length_penalty: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """How to convert a model.
 
@@ -75,7 +95,9 @@ class Conversion:
         form: What to make of it.
         inputs: What it will be fed, for models that do not say it themselves
             (subclassed ones): shapes without the batch axis, dtypes; names are ignored.
+        decoding: How a generator chooses its tokens; None for all others.
     """
 
     form: Form
     inputs: tuple[TensorSpec, ...] = ()
+    decoding: Decoding | None = None

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from radserve.contracts import DECISIONS, PROBABILITIES, Datatype
+from radserve.contracts import Datatype, Task
 from radserve.errors import ParityError
-from radserve_export.graphs.postprocess import decision_edges
+from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from radserve.contracts import TensorSpec
     from radserve_export.network import Arrays, Runner
-    from radserve_export.spec import Parity, Spec
+    from radserve_export.spec import Spec
+    from radserve_export.tasks._rules import Wrong
 
 SEED = 20261122
-_FREE_AXIS = 64  # length given to an axis that the model leaves free
+# Lengths given to axes that a model leaves free: those of a sequence, and those of images and volumes.
+SEQUENCE_LENGTHS, SPATIAL_LENGTHS = (1, 7, 64), (32, 64)
 
 
 def batch_sizes(max_batch_size: int) -> tuple[int, ...]:
@@ -35,6 +37,7 @@ def random_input(
     batch: int,
     rng: np.random.Generator,
     *,
+    length: int = 64,
     vocabulary: int | None,
     limits: tuple[float, float] | None,
 ) -> NDArray[np.generic]:
@@ -49,10 +52,11 @@ def random_input(
         wanted: The tensor, without its batch axis.
         batch: Rows.
         rng: Where randomness comes from.
+        length: Of axes that the model leaves free.
         vocabulary: What token ids stay below; None if the integers are none.
         limits: Lowest and highest value.
     """
-    shape = (batch, *(axis if axis > 0 else _FREE_AXIS for axis in wanted.dims))
+    shape = (batch, *(axis if axis > 0 else length for axis in wanted.dims))
     dtype = wanted.dtype.numpy
     if wanted.dtype is Datatype.BOOL:
         return rng.random(shape) < 0.5  # noqa: PLR2004 - a fair coin
@@ -82,20 +86,54 @@ def _blank_steps(values: NDArray[np.generic], rng: np.random.Generator) -> None:
         values[row, int(rng.integers(0, steps))] = 0
 
 
+def free_lengths(inputs: Sequence[TensorSpec]) -> tuple[int, ...]:
+    """The lengths that the free axes of a model's inputs are tried with; one that does not matter if none is free."""
+    free = [tensor for tensor in inputs if -1 in tensor.dims]
+    if not free:
+        return (1,)
+    return SEQUENCE_LENGTHS if all(len(tensor.dims) <= 2 for tensor in free) else SPATIAL_LENGTHS  # noqa: PLR2004 - steps, and features of each
+
+
+class Batch(NamedTuple):
+    """Inputs to compare on.
+
+    Attributes:
+        where: What to call them in messages.
+        feeds: Arrays by name.
+    """
+
+    where: str
+    feeds: Arrays
+
+
 class Stage(NamedTuple):
     """Something to compare.
 
     Attributes:
         name: What it is called in the report.
-        make: Makes a random batch.
+        outputs: What is compared.
+        make: Makes a random batch of so many rows, whose free axes have such a length.
         exported: Answers it as it will be served.
         reference: Answers it as the trained model does.
+        lengths: Lengths of the free axes to try.
+        real: Batches of real inputs.
     """
 
     name: str
-    make: Callable[[int, np.random.Generator], Arrays]
+    outputs: tuple[str, ...]
+    make: Callable[[int, int, np.random.Generator], Arrays]
     exported: Runner
     reference: Runner
+    lengths: tuple[int, ...] = (1,)
+    real: tuple[Batch, ...] = ()
+
+    def batches(self, sizes: Sequence[int]) -> Iterator[Batch]:
+        """All that is compared on, one by one."""
+        for length in self.lengths:
+            for size in sizes:
+                where = f"random batch of {size}" + (f", length {length}" if len(self.lengths) > 1 else "")
+                yield Batch(where, self.make(size, length, np.random.default_rng([SEED, size, length])))
+        yield from self.real
 
 
 @dataclass(kw_only=True)
@@ -114,7 +152,7 @@ def _compare(
     got: NDArray[np.generic],
     want: NDArray[np.generic],
     *,
-    tolerance: Parity,
+    spec: Spec,
     measured: _Measured,
     where: str,
 ) -> None:
@@ -128,7 +166,7 @@ def _compare(
             measured.reasons.append(f"{name} of {who} is NaN or infinite on a {where}, row {row}")
             return
     differences = np.abs(a - b)
-    allowed = tolerance.atol + tolerance.rtol * np.abs(b)
+    allowed = spec.parity.allowed(name, b)
     measured.max_abs = max(measured.max_abs, float(differences.max(initial=0)))
     excess = differences - allowed
     if excess.max(initial=0) > measured.worst_excess:
@@ -181,11 +219,14 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
     for stage in stages:
         for name, measured in _measure(stage, sizes, spec).items():
             agreement = measured.agreeing / measured.rows if measured.rows else None
+            tolerance = spec.parity.of(name)
             entry = {"max_abs": measured.max_abs, "argmax_agreement": agreement, "failures": measured.reasons}
+            entry |= {"atol": tolerance.atol, "rtol": tolerance.rtol}
             outputs[f"{stage.name}/{name}"] = entry
             reasons += [f"{stage.name}: {reason}" for reason in measured.reasons]
-    report = {"seed": SEED, "batch_sizes": list(sizes), "outputs": outputs}
-    report |= {"atol": spec.parity.atol, "rtol": spec.parity.rtol, "input_range": spec.parity.input_range}
+    report = {"seed": SEED, "batch_sizes": list(sizes), "input_range": spec.parity.input_range, "outputs": outputs}
+    report["lengths"] = sorted({length for stage in stages for length in stage.lengths if len(stage.lengths) > 1})
+    report["real_inputs"] = max((sum(len(next(iter(b.feeds.values()))) for b in s.real) for s in stages), default=0)
     if reasons:
         msg = f"{spec.name} does not answer as its Keras model does: {reasons[0]}"
         raise ParityError(msg, report)
@@ -193,28 +234,23 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
 
 
 def _measure(stage: Stage, sizes: Sequence[int], spec: Spec) -> dict[str, _Measured]:
-    seen: dict[str, _Measured] = {}
-    for size in sizes:
-        feeds = stage.make(size, np.random.default_rng([SEED, size]))
+    seen = {name: _Measured() for name in stage.outputs}
+    own_rules: Mapping[str, Wrong] = {} if spec.task is Task.TENSORS else rules_of(spec.task).own_rules
+    for where, feeds in stage.batches(sizes):
         got, want = stage.exported(feeds), stage.reference(feeds)
-        where = f"random batch of {size}"
-        for name, values in want.items():
-            measured = seen.setdefault(name, _Measured())
-            if name == DECISIONS:
-                _compare_decisions(got, want, spec, measured, where)
+        for name, measured in seen.items():
+            if name not in got or name not in want:
+                measured.reasons.append(f"{name} is not given by {'Keras' if name in got else 'the graph'}")
+            elif name in own_rules:
+                _apply(name, own_rules[name](got, want, spec), measured, where)
             else:
-                _compare(name, got[name], values, tolerance=spec.parity, measured=measured, where=where)
+                _compare(name, got[name], want[name], spec=spec, measured=measured, where=where)
     return seen
 
 
-def _compare_decisions(got: Arrays, want: Arrays, spec: Spec, measured: _Measured, where: str) -> None:
-    """Decisions must be equal, but where the probability lies on an edge within the tolerance."""
-    p = want[PROBABILITIES].astype(np.float64)
-    allowed = spec.parity.atol + spec.parity.rtol * np.abs(p)
-    lower, upper = decision_edges(spec.labels)
-    on_edge = (np.abs(p - lower) <= allowed) | (np.abs(p - upper) <= allowed)
-    wrong = (got[DECISIONS] != want[DECISIONS]) & ~on_edge
+def _apply(name: str, wrong: NDArray[np.bool_], measured: _Measured, where: str) -> None:
+    measured.rows += wrong.size
+    measured.agreeing += int(wrong.size - wrong.sum())
     if wrong.any():
-        row = int(np.argwhere(wrong)[0][0])
         measured.max_abs = 1.0
-        measured.reasons.append(f"{DECISIONS} differ on a {where}, row {row}")
+        measured.reasons.append(f"{name} differs on a {where}, row {int(wrong.argmax())}")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from radserve.contracts import Task, TextInput, wire_tensors
 from radserve.errors import SpecError
-from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT, TOKEN_IDS
+from radserve_export.graphs import NETWORK_INPUT, TOKEN_IDS
 from radserve_export.graphs.checked import Chain, signature
-from radserve_export.graphs.postprocess import postprocess_reference
 from radserve_export.graphs.preprocess import preprocess_reference
-from radserve_export.parity import Stage, random_input
+from radserve_export.parity import Batch, Stage, free_lengths, random_input
+from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from radserve.contracts import TensorSpec
@@ -38,8 +38,11 @@ class Reference:
         """Answer as the served graphs must.
 
         Args:
-            feeds: The one public input of a classifier, batch axis in front;
-                TOKEN_IDS instead of TEXT is taken, too.
+            feeds: The one public input, batch axis in front; TOKEN_IDS instead
+                of TEXT is taken, too.
+
+        Returns:
+            The public outputs, and what the task's own rules of parity need beside.
         """
         (array,) = feeds.values()
         spec = self._spec
@@ -51,8 +54,8 @@ class Reference:
             texts = [bytes(text).decode() for text in array.reshape(-1)]
             taken = self._tokenizer.token_ids(texts, _max_tokens(spec))
         (wanted,), _ = signature(self._network.graph)
-        output = self._network.reference({NETWORK_INPUT: taken.astype(wanted.dtype.numpy)})[NETWORK_OUTPUT]
-        return postprocess_reference(np.asarray(output, np.float32), spec)
+        outputs = self._network.reference({NETWORK_INPUT: taken.astype(wanted.dtype.numpy)})
+        return rules_of(spec.task).finish(outputs, spec)
 
 
 def _max_tokens(spec: Spec) -> int:
@@ -63,12 +66,12 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
     """Compare the spec with the network's signature.
 
     Returns:
-        The public inputs of a classifier.
+        The public inputs; none of ``task: tensors``.
 
     Raises:
         SpecError: What the network takes or gives is not what the spec says.
     """
-    inputs, outputs = signature(network.graph)
+    inputs, _ = signature(network.graph)
     if spec.task is Task.TENSORS or spec.input is None:
         return ()
     wire, _ = wire_tensors(spec.task, spec.input, len(spec.labels))
@@ -78,9 +81,7 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
     ):
         msg = f"{spec.name}: the model takes {list(inputs[0].dims)}, but the spec's input gives {list(dims)}"
         raise SpecError(msg)
-    if outputs[0].dims != (len(spec.labels),):
-        msg = f"{spec.name}: the model gives {list(outputs[0].dims)} values, but the spec has {len(spec.labels)} labels"
-        raise SpecError(msg)
+    rules_of(spec.task).check_network(spec, network)
     if tokenizer is not None and network.vocabulary is not None and tokenizer.vocabulary > network.vocabulary:
         msg = (
             f"{spec.name}: the tokenizer has {tokenizer.vocabulary} tokens,"
@@ -91,48 +92,61 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
 
 
 def parity_stages(
-    spec: Spec, network: Network, steps: Sequence[Step], reference: Reference, tokenizer: TextTokenizer | None
+    spec: Spec,
+    network: Network,
+    steps: Sequence[Step],
+    reference: Reference,
+    tokenizer: TextTokenizer | None,
+    *,
+    real: Sequence[Batch] = (),
 ) -> list[Stage]:
-    """What the parity gate compares: the network alone, then all the graphs of a classifier.
+    """What the parity gate compares: the network alone, then all the graphs together.
 
     Args:
         spec: The spec.
         network: The converted network.
         steps: The steps as they will be served.
-        reference: The original of a classifier.
+        reference: The original; not used for ``task: tensors``.
         tokenizer: That of a text model.
+        real: Real inputs of the first graph.
     """
-    limits = spec.parity.input_range
-    inputs, _ = signature(network.graph)
+    inputs, outputs = signature(network.graph)
     vocabulary = network.vocabulary
     if tokenizer is not None:
         vocabulary = min(tokenizer.vocabulary, vocabulary or tokenizer.vocabulary)
+    looked_up = spec.task is Task.TENSORS or tokenizer is not None
 
-    def batch_of(tensors: Sequence[TensorSpec], batch: int, rng: np.random.Generator) -> Arrays:
-        looked_up = spec.task in (Task.TENSORS, Task.TEXT_CLASSIFICATION)
+    def batch_of(tensors: Sequence[TensorSpec], batch: int, length: int, rng: np.random.Generator) -> Arrays:
         return {
             tensor.name: random_input(
                 tensor,
                 batch,
                 rng,
+                length=length,
                 vocabulary=vocabulary if looked_up and tensor.dtype.numpy.kind in "iu" else None,
-                limits=limits,
+                limits=spec.parity.input_range,
             )
             for tensor in tensors
         }
 
-    alone = Chain([network.graph])
-    if spec.task is Task.TENSORS:
-        return [Stage("network", lambda n, rng: batch_of(inputs, n, rng), alone, network.reference)]
-    graphs = [step for step in steps if step.graph is not None]
-
-    def into_network(batch: int, rng: np.random.Generator) -> Arrays:
-        (array,) = batch_of(graphs[0].inputs, batch, rng).values()
+    def into_network(feeds: Arrays) -> Arrays:
+        (array,) = feeds.values()
         scaled = array if tokenizer else preprocess_reference(array, spec.network_input)
         return {NETWORK_INPUT: scaled.astype(inputs[0].dtype.numpy)}
 
+    names = tuple(tensor.name for tensor in outputs)
+    lengths = free_lengths(inputs)
+    alone = Stage("network", names, partial(batch_of, inputs), Chain([network.graph]), network.reference, lengths)
+    if spec.task is Task.TENSORS:
+        return [alone._replace(real=tuple(real))]
+    graphs = [step for step in steps if step.graph is not None]
     chain = Chain([step.graph for step in graphs if step.graph is not None])
+    make = partial(batch_of, graphs[0].inputs)
+    given = tuple(tensor.name for tensor in graphs[-1].outputs)
     return [
-        Stage("network", into_network, alone, network.reference),
-        Stage("pipeline", lambda n, rng: batch_of(graphs[0].inputs, n, rng), chain, reference),
+        alone._replace(
+            make=lambda *how: into_network(make(*how)),
+            real=tuple(Batch(where, into_network(feeds)) for where, feeds in real),
+        ),
+        Stage("pipeline", given, make, chain, reference, lengths, tuple(real)),
     ]

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
+import numpy as np
 
 from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
@@ -15,8 +16,12 @@ from radserve_export.synthetic import labels
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LARGEST = 1e9
+    from numpy.typing import NDArray
 
+_LARGEST = 1e9
+_METRICS = {Task.IMAGE_SEGMENTATION: "dice", Task.TEXT_GENERATION: "exact_match"}
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
 
 
@@ -40,25 +45,55 @@ class NetworkInput(Block, frozen=True, kw_only=True):
             raise ValueError(msg)
 
 
-class Parity(Block, frozen=True, kw_only=True):
-    """How far the exported graph may be from Keras: ``|a - b| <= atol + rtol * |b|``.
+class Tolerance(Block, frozen=True, kw_only=True):
+    """How far an output may be from Keras: ``|a - b| <= atol + rtol * |b|``.
 
     Attributes:
         atol: Absolute tolerance.
         rtol: Relative tolerance.
-        input_range: Lowest and highest value of the random inputs; None takes all
-            that the wire's type can carry (floats: normal with deviation 1).
     """
 
     atol: Annotated[float, msgspec.Meta(gt=0, le=0.01)] = 1e-5
     rtol: Annotated[float, msgspec.Meta(ge=0, le=0.01)] = 1e-4
-    input_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a range turned upside down."""
+        """Refuse what is no number."""
         if not (math.isfinite(self.atol) and math.isfinite(self.rtol)):
             msg = "atol and rtol must be finite: a gate that lets all pass is none"
             raise ValueError(msg)
+
+
+class Parity(Tolerance, frozen=True, kw_only=True):
+    """How far the exported graphs may be from Keras, and on what they are compared.
+
+    Attributes:
+        atol: Absolute tolerance of every output that is not named below.
+        rtol: Relative tolerance of these.
+        outputs: Tolerances of single outputs, by name; the network's own is NETWORK_OUTPUT.
+        input_range: Lowest and highest value of the random inputs; None takes all
+            that the wire's type can carry (floats: normal with deviation 1).
+        data: Real inputs to compare on beside random ones, relative to the spec file:
+            a folder of DICOM files, or of ``.txt`` files for a text model; for
+            ``task: tensors`` an ``.npz`` with an array for each input. None
+            takes generated ones where the spec names a generator.
+    """
+
+    outputs: dict[str, Tolerance] = {}  # noqa: RUF012 - msgspec copies it
+    input_range: tuple[float, float] | None = None
+    data: str | None = None
+
+    def of(self, output: str) -> Tolerance:
+        """The tolerance of an output."""
+        return self.outputs.get(output, self)
+
+    def allowed(self, output: str, want: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far each value of an output may be from what is wanted."""
+        tolerance = self.of(output)
+        return tolerance.atol + tolerance.rtol * np.abs(want)
+
+    def __post_init__(self) -> None:
+        """Refuse a range turned upside down."""
+        super().__post_init__()
         if self.input_range is not None and not -_LARGEST <= self.input_range[0] < self.input_range[1] <= _LARGEST:
             msg = "input_range: the lowest value is not below the highest, or beyond 1e9"
             raise ValueError(msg)
@@ -73,9 +108,41 @@ class Generated(Block, frozen=True, kw_only=True):
 
 
 class Evaluation(Generated, frozen=True, kw_only=True):
-    """Fresh data sent through the whole path before the model is published."""
+    """Fresh data sent through the whole path before the model is published.
 
-    minimum_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    Attributes:
+        minimum_accuracy: Share of right answers that a classifier must reach.
+        minimum_dice: Mean Dice coefficient that a segmentation must reach.
+        minimum_exact_match: Share of texts that a generator must write word by word.
+    """
+
+    minimum_accuracy: Share | None = None
+    minimum_dice: Share | None = None
+    minimum_exact_match: Share | None = None
+
+    @property
+    def minimum(self) -> float:
+        """What must be reached, of whatever the task is measured by."""
+        given = (self.minimum_accuracy, self.minimum_dice, self.minimum_exact_match)
+        return next((share for share in given if share is not None), 0.0)
+
+
+class Generation(Block, frozen=True, kw_only=True):
+    """How a text generator chooses its tokens.
+
+    Attributes:
+        start: The token that every text begins with.
+        end: The token that ends it.
+        max_tokens: Longest text, in tokens.
+        beams: Texts followed at the same time; 1 is greedy.
+        length_penalty: Finished beams are compared by log probability divided by length to this power.
+    """
+
+    start: str
+    end: str
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    beams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    length_penalty: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
 
 
 class Spec(Block, frozen=True, kw_only=True):
@@ -95,11 +162,14 @@ class Spec(Block, frozen=True, kw_only=True):
         labels: The network's outputs in their order.
         exclusive: Whether exactly one label applies (softmax); else each is on its own (sigmoid).
         calibration: Temperature of the probabilities.
+        evidence: Whether an image classifier also gets a second public model, NAME_evidence,
+            which shows where it looked.
+        generation: How a text generator chooses its tokens.
         tokenizer: ``tokenizer.json``, relative to the spec file (text models).
         parity: Tolerance of the parity gate.
         serving: How Triton runs it.
         training: Data of the reference training.
-        evaluation: Accuracy that must be reached through the whole path.
+        evaluation: What must be reached through the whole path.
     """
 
     name: PublicName
@@ -113,11 +183,18 @@ class Spec(Block, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
     exclusive: bool = False
     calibration: Calibration = Calibration()
+    evidence: bool = False
+    generation: Generation | None = None
     tokenizer: str | None = None
     parity: Parity = Parity()
     serving: Serving = Serving()
     training: Generated | None = None
     evaluation: Evaluation | None = None
+
+    @property
+    def metric(self) -> str:
+        """What such a model is measured by: accuracy, dice or exact_match."""
+        return _METRICS.get(self.task, "accuracy")
 
 
 def load_spec(path: Path) -> Spec:
@@ -158,8 +235,10 @@ def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for 
             name for name in spec.__struct_fields__ if name not in own and getattr(spec, name) != getattr(plain, name)
         ]
         return f"task tensors takes no {unwanted[0]}" if unwanted else None
-    if spec.input is None or not spec.labels:
-        return f"task {spec.task.value} needs {'labels' if spec.input else 'input'}"
+    if spec.input is None:
+        return f"task {spec.task.value} needs input"
+    if bool(spec.labels) != spec.task.has_labels:
+        return f"task {spec.task.value} {'needs' if spec.task.has_labels else 'takes no'} labels"
     try:
         wire_tensors(spec.task, spec.input, len(spec.labels))
     except ValueError as error:
@@ -167,19 +246,32 @@ def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for 
     names = [label.name for label in spec.labels]
     if len(set(names)) != len(names):
         return "labels: two have the same name"
-    if spec.exclusive and len(names) == 1:
-        return "exclusive: exactly one label can only apply where there are at least two"
     if spec.serving.max_batch_size == 0:
         return "serving.max_batch_size: 0 is for task tensors alone"
+    if spec.exclusive and len(names) == 1:
+        return "exclusive: exactly one label can only apply where there are at least two"
+    return _wrong_extras(spec) or _wrong_evaluation(spec, names) or _wrong_scaling(spec)
+
+
+def _wrong_extras(spec: Spec) -> str | None:
+    """Parts that some tasks need, and others do not have."""
     is_text = isinstance(spec.input, TextInput)
     if is_text != (spec.tokenizer is not None):
         return "tokenizer: a text model needs one" if is_text else "tokenizer: only a text model has one"
-    return _wrong_evaluation(spec, names) or _wrong_scaling(spec)
+    if (spec.task is Task.TEXT_GENERATION) != (spec.generation is not None):
+        return f"generation: task {spec.task.value} {'takes none' if spec.generation else 'needs it'}"
+    if spec.evidence and spec.task is not Task.IMAGE_CLASSIFICATION:
+        return f"evidence: task {spec.task.value} has no evidence map"
+    return None
 
 
 def _wrong_evaluation(spec: Spec, names: list[str]) -> str | None:
     if spec.evaluation is None:
         return None
+    fields = spec.evaluation.__struct_fields__
+    given = [name for name in fields if name.startswith("minimum_") and getattr(spec.evaluation, name) is not None]
+    if given != [f"minimum_{spec.metric}"]:
+        return f"evaluation: task {spec.task.value} is measured by minimum_{spec.metric}"
     try:
         unknown = [label for label in labels(spec.evaluation.generator) if label not in names]
     except SpecError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from radserve import Classification, Client
-from radserve_export.evaluate import MAX_SKEW, measure_skew, score
+from radserve_export.evaluate import MAX_SKEW
+from radserve_export.evaluate._classification import measure_skew, score
 from radserve_export.from_keras.convert import convert
 from radserve_export.from_keras.load import load_model
 from radserve_export.reference import Reference

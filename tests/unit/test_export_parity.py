@@ -8,14 +8,15 @@ import pytest
 from onnx import numpy_helper
 from support.exports import dense_network, image_spec, runner, write_spec
 
-from radserve.contracts import Datatype, TensorSpec
+from radserve.contracts import DECISIONS, PROBABILITIES, Datatype, TensorSpec
 from radserve.errors import ParityError
-from radserve_export.graphs import NETWORK_INPUT
-from radserve_export.parity import Stage, batch_sizes, check_parity, random_input
+from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
+from radserve_export.parity import Batch, Stage, batch_sizes, check_parity, free_lengths, random_input
 from radserve_export.spec import Spec, load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from radserve_export.network import Arrays
 
@@ -25,12 +26,16 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
     return load_spec(write_spec(tmp_path_factory.mktemp("spec"), image_spec()))
 
 
-def _images(batch: int, rng: np.random.Generator) -> Arrays:
+def _images(batch: int, _length: int, rng: np.random.Generator) -> Arrays:
     return {NETWORK_INPUT: rng.standard_normal((batch, 4, 3, 1)).astype(np.float32)}
 
 
-def _stage(exported: Callable[[Arrays], dict[str, Any]], reference: Callable[[Arrays], dict[str, Any]]) -> Stage:
-    return Stage("network", _images, exported, reference)
+def _stage(
+    exported: Callable[[Arrays], dict[str, Any]],
+    reference: Callable[[Arrays], dict[str, Any]],
+    outputs: tuple[str, ...] = (NETWORK_OUTPUT,),
+) -> Stage:
+    return Stage("network", outputs, _images, exported, reference)
 
 
 def _answers(**arrays: Any) -> Callable[[Arrays], dict[str, Any]]:
@@ -43,7 +48,13 @@ def test_an_equal_network_passes_at_all_batch_sizes(spec: Spec) -> None:
     network = dense_network()
     report = check_parity([_stage(network.reference, network.reference)], spec=spec)
     assert report["batch_sizes"] == [1, 2, 7, 64]
-    assert report["outputs"]["network/NETWORK_OUTPUT"] == {"max_abs": 0.0, "argmax_agreement": 1.0, "failures": []}
+    assert report["outputs"]["network/NETWORK_OUTPUT"] == {
+        "max_abs": 0.0,
+        "argmax_agreement": 1.0,
+        "failures": [],
+        "atol": 1e-5,
+        "rtol": 1e-4,
+    }
 
 
 def test_a_permuted_weight_is_caught_and_located(spec: Spec) -> None:
@@ -80,6 +91,56 @@ def test_the_specs_tolerance_decides(spec: Spec, off: float, *, passes: bool) ->
             check_parity(stages, spec=spec)
 
 
+def test_a_single_output_may_have_its_own_tolerance(tmp_path: Path) -> None:
+    own = load_spec(write_spec(tmp_path, image_spec(parity={"outputs": {NETWORK_OUTPUT: {"atol": 0.01, "rtol": 0}}})))
+    report = check_parity([_stage(_answers(NETWORK_OUTPUT=[0.009]), _answers(NETWORK_OUTPUT=[0.0]))], spec=own)
+    assert report["outputs"]["network/NETWORK_OUTPUT"]["atol"] == 0.01
+    with pytest.raises(ParityError):
+        check_parity([_stage(_answers(OTHER=[0.009]), _answers(OTHER=[0.0]), ("OTHER",))], spec=own)
+
+
+@pytest.mark.parametrize("who", ["Keras", "the graph"])
+def test_an_output_that_one_side_does_not_give_fails(spec: Spec, who: str) -> None:
+    both, one = _answers(A=[0.0], B=[0.0]), _answers(A=[0.0])
+    given = (both, one) if who == "Keras" else (one, both)
+    with pytest.raises(ParityError, match=f"B is not given by {who}"):
+        check_parity([_stage(*given, ("A", "B"))], spec=spec)
+
+
+def test_a_difference_at_one_length_alone_is_caught_and_named(spec: Spec) -> None:
+    def wrong_when_long(feeds: Arrays) -> dict[str, Any]:
+        (x,) = feeds.values()
+        return {NETWORK_OUTPUT: np.full((len(x), 1), float(x.shape[1] > 7))}
+
+    def sequences(batch: int, length: int, _rng: np.random.Generator) -> Arrays:
+        return {NETWORK_INPUT: np.zeros((batch, length))}
+
+    stage = Stage(
+        "network",
+        (NETWORK_OUTPUT,),
+        sequences,
+        wrong_when_long,
+        lambda feeds: {NETWORK_OUTPUT: np.zeros((len(feeds[NETWORK_INPUT]), 1))},
+        free_lengths([TensorSpec(name="x", dtype=Datatype.FP32, dims=(-1,))]),
+    )
+    with pytest.raises(ParityError, match="random batch of 1, length 64, row 0"):
+        check_parity([stage], spec=spec)
+    assert check_parity([stage._replace(lengths=(1, 7))], spec=spec)["lengths"] == [1, 7]
+
+
+def test_real_inputs_are_compared_too(spec: Spec) -> None:
+    def wrong_on_ones(feeds: Arrays) -> dict[str, Any]:
+        return {NETWORK_OUTPUT: (feeds[NETWORK_INPUT] == 1).all(axis=(1, 2))}
+
+    zeros = _answers(NETWORK_OUTPUT=[0.0])
+    stage = _stage(wrong_on_ones, zeros)
+    assert check_parity([stage], spec=spec)["real_inputs"] == 0
+    real = Batch("batch of 2 of the files", {NETWORK_INPUT: np.ones((2, 4, 3, 1))})
+    with pytest.raises(ParityError, match="on a batch of 2 of the files, row 0") as caught:
+        check_parity([stage._replace(real=(real,))], spec=spec)
+    assert caught.value.report["real_inputs"] == 2
+
+
 def test_another_shape_fails(spec: Spec) -> None:
     stages = [_stage(_answers(NETWORK_OUTPUT=[1.0, 2.0]), _answers(NETWORK_OUTPUT=[1.0]))]
     with pytest.raises(ParityError, match=r"has shape \(1, 2\) instead of \(1, 1\)"):
@@ -93,13 +154,13 @@ def test_a_decision_may_differ_only_on_the_threshold(spec: Spec, p: float, *, pa
         _stage(
             _answers(PROBABILITIES=row, DECISIONS=np.array([0, 0, 0], np.int8)),
             _answers(PROBABILITIES=row, DECISIONS=np.array([2, 0, 0], np.int8)),
+            (PROBABILITIES, DECISIONS),
         )
     ]
-
     if passes:
         check_parity(stages, spec=spec)
     else:
-        with pytest.raises(ParityError, match="DECISIONS differ"):
+        with pytest.raises(ParityError, match=r"DECISIONS differs on a random batch of 1, row 0"):
             check_parity(stages, spec=spec)
 
 

@@ -1,0 +1,60 @@
+"""Classification of images, signals and texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from radserve.contracts import DECISIONS, PROBABILITIES
+from radserve.errors import SpecError
+from radserve_export.graphs import NETWORK_OUTPUT
+from radserve_export.graphs.checked import signature
+from radserve_export.graphs.postprocess import decision_edges, postprocess_graph, postprocess_reference
+from radserve_export.network import Form
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from radserve_export.network import Arrays, Network
+    from radserve_export.spec import Spec
+    from radserve_export.tasks._rules import Wrong
+
+
+def _wrong_decisions(got: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]:
+    """Decisions must be equal, but where the probability lies on an edge within the tolerance."""
+    p = want[PROBABILITIES].astype(np.float64)
+    allowed = spec.parity.allowed(PROBABILITIES, p)
+    lower, upper = decision_edges(spec.labels)
+    on_edge = (np.abs(p - lower) <= allowed) | (np.abs(p - upper) <= allowed)
+    wrong: NDArray[np.bool_] = ((got[DECISIONS] != want[DECISIONS]) & ~on_edge).any(axis=-1)
+    return wrong
+
+
+class Classification:
+    """Labels with probabilities and decisions."""
+
+    form: ClassVar[Form] = Form.PLAIN
+    own_rules: ClassVar[Mapping[str, Wrong]] = {DECISIONS: _wrong_decisions}
+
+    def check_network(self, spec: Spec, network: Network) -> None:
+        """The network must give one value a label.
+
+        Raises:
+            SpecError: It gives something else.
+        """
+        _, (output,) = signature(network.graph)
+        if output.dims != (len(spec.labels),):
+            msg = f"{spec.name}: the model gives {list(output.dims)} values, but the spec has {len(spec.labels)} labels"
+            raise SpecError(msg)
+
+    def trailing_graphs(self, spec: Spec) -> dict[str, onnx.ModelProto]:
+        """Calibration, activation and thresholds."""
+        return {"postprocess": postprocess_graph(spec)}
+
+    def finish(self, outputs: Arrays, spec: Spec) -> dict[str, NDArray[Any]]:
+        """The same in numpy."""
+        return postprocess_reference(np.asarray(outputs[NETWORK_OUTPUT], np.float32), spec)
