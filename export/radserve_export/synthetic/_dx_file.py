@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import (
-    UID,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
+from pydicom.uid import DigitalXRayImageStorageForPresentation
+
+from radserve_export.synthetic._instance import coded, instance_file, patient_study_series
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from pydicom.sr.coding import Code
 
 BITS_STORED = 12
 MAXIMUM = 2**BITS_STORED - 1
-
-# Fixed, so that the files do not change with the day, the machine or pydicom's release.
-_DATE = "20260101"
-_TIME = "120000"
-_IMPLEMENTATION = generate_uid(entropy_srcs=["radserve synthetic data"])
 
 # Looked up once: pydicom's code dictionary is slow to search.
 _CHEST = codes.cid4031.Chest
@@ -68,62 +58,24 @@ def dx_file(radiograph: Radiograph) -> bytes:
     Returns:
         The bytes of the file; the same radiograph gives the same bytes.
     """
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = _uid("instance", radiograph.identity)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
-    meta.ImplementationVersionName = "RADSERVE_SYNTH"
-    buffer = BytesIO()
-    file = FileDataset(buffer, {}, file_meta=meta, preamble=b"\0" * 128)
-    for module in (_patient_and_study(radiograph), _dx_image(radiograph), _pixels(radiograph)):
-        file.update(module)
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _uid(kind: str, identity: str) -> UID:
-    return generate_uid(entropy_srcs=[kind, identity])
-
-
-def _patient_and_study(radiograph: Radiograph) -> Dataset:
-    """Patient, General Study, General Series, DX Series and General Equipment (PS3.3 C.7, C.8.11.1)."""
-    identity = radiograph.identity
-    item = Dataset()
-    item.PatientName = "PHANTOM^SYNTHETIC"
-    item.PatientID = f"SYNTHETIC-{identity}"
-    item.PatientBirthDate = None
-    item.PatientSex = radiograph.sex
-    item.PatientAge = f"{radiograph.age_years:03d}Y"
-    item.StudyInstanceUID = _uid("study", identity)
-    item.StudyID = "1"
-    item.StudyDate = item.SeriesDate = item.AcquisitionDate = item.ContentDate = _DATE
-    item.StudyTime = item.SeriesTime = item.AcquisitionTime = item.ContentTime = _TIME
-    item.ReferringPhysicianName = None
-    item.AccessionNumber = None
-    item.StudyDescription = "Generated chest phantom, not a patient"
-    item.SeriesInstanceUID = _uid("series", identity)
-    item.SeriesNumber = 1
-    item.Modality = "DX"
+    item = patient_study_series(
+        radiograph.identity, modality="DX", shown="chest", age_years=radiograph.age_years, sex=radiograph.sex
+    )
     item.PresentationIntentType = "FOR PRESENTATION"
-    item.Manufacturer = "radserve"
-    item.ManufacturerModelName = "chest phantom generator"
-    return item
+    return instance_file(
+        DigitalXRayImageStorageForPresentation, radiograph.identity, item, _dx_image(radiograph), _pixels(radiograph)
+    )
 
 
 def _dx_image(radiograph: Radiograph) -> Dataset:
-    """DX Anatomy Imaged, Image, Detector and Positioning, Acquisition Context, SOP Common (PS3.3 C.8.11, C.12.1)."""
+    """DX Anatomy Imaged, Image, Detector and Positioning, Acquisition Context (PS3.3 C.8.11)."""
     item = Dataset()
-    item.SOPClassUID = DigitalXRayImageStorageForPresentation
-    item.SOPInstanceUID = _uid("instance", radiograph.identity)
-    item.InstanceNumber = 1
     item.ImageType = ["ORIGINAL", "PRIMARY", ""]
     item.BodyPartExamined = "CHEST"
     item.ImageLaterality = "U"
-    item.AnatomicRegionSequence = [_coded(_CHEST)]
+    item.AnatomicRegionSequence = [coded(_CHEST)]
     item.ViewPosition = radiograph.view
-    item.ViewCodeSequence = [_coded(_VIEWS[radiograph.view])]
+    item.ViewCodeSequence = [coded(_VIEWS[radiograph.view])]
     item.ViewCodeSequence[0].ViewModifierCodeSequence = []
     item.PatientOrientation = ["L", "F"]
     item.PositionerType = "COLUMN"
@@ -159,13 +111,4 @@ def _pixels(radiograph: Radiograph) -> Dataset:
     item.WindowCenter = center
     item.WindowWidth = width
     item.PixelData = values.astype("<u2").tobytes()
-    return item
-
-
-def _coded(code: Code) -> Dataset:
-    """One item of a code sequence (PS3.3 8.8)."""
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
     return item
