@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
-
-import onnx
 
 from radserve.contracts import Contract, wire_tensors
 from radserve.errors import ConversionError, SpecError
 from radserve_export.check import ServedModel, check_models
-from radserve_export.ensemble import GRAPH_FILE
-from radserve_export.graphs.checked import signature
+from radserve_export.publication import COPIES
 from radserve_export.repository import version_before
-from radserve_export.triton_config import CONFIG_FILE, LABELS_FILE, dump_config, ensemble_config, step_config
+from radserve_export.triton_config import CONFIG_FILE, dump_config, ensemble_config, labels_file, step_config
+from radserve_export.versions import follow, read_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,63 +24,80 @@ if TYPE_CHECKING:
     from radserve_export.triton_config import ModelConfig
 
 
-def build_files(
-    spec: Spec, network: Network, steps: Sequence[Step], repository: Path, version: int
-) -> dict[str, bytes]:
-    """Every file of a version, by its path in the repository.
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A version as it will lie in the repository.
+
+    Attributes:
+        models: The public model, then its steps.
+        files: Contents by path in the repository.
+    """
+
+    models: tuple[str, ...]
+    files: Mapping[str, bytes]
+
+
+def lay_out(spec: Spec, network: Network, steps: Sequence[Step], repository: Path, version: int) -> Layout:
+    """Every file of a version.
 
     Args:
         spec: What to build.
         network: Where it comes from.
         steps: The steps.
-        repository: Where older versions of the steps may lie.
+        repository: Where older versions may lie.
         version: The version's number.
 
     Raises:
         SpecError: The contract would be out of bounds.
         ConversionError: The parts do not fit together.
+        RepositoryError: The version before cannot be read.
     """
     contract = _contract(spec, network, steps, version)
     configs = {spec.name: ensemble_config(contract, steps)}
+    configs |= {step.name: step_config(step, spec.serving, (version,)) for step in steps}
+    labels = "".join(f"{label.name}\n" for label in contract.labels)
+    _check_before_writing(steps, configs, version, {spec.name: labels} if labels else {})
+    older = version_before(repository, spec.name, version)
+    names = follow(configs, version, None if older is None else read_version(repository, spec.name, older))
+    files = config_files(configs, names, version)
+    if labels:
+        files[f"{spec.name}/{labels_file(version)}"] = labels.encode()
     for step in steps:
-        configs[step.name] = step_config(step, spec.serving, _served_versions(repository, step, version))
-    names = tuple(label.name for label in contract.labels)
-    _check_before_writing(spec.name, steps, configs, version, names)
-    files = {f"{name}/{CONFIG_FILE}": dump_config(config) for name, config in configs.items()}
-    if names:
-        files[f"{spec.name}/{LABELS_FILE}"] = "".join(f"{name}\n" for name in names).encode()
-    for step in steps:
-        files |= {f"{step.name}/{version}/{name}": content for name, content in step.files.items()}
+        files |= {f"{names[step.name]}/{version}/{name}": content for name, content in step.files.items()}
+    return Layout(models=tuple(names.values()), files=files)
+
+
+def config_files(configs: Mapping[str, ModelConfig], names: Mapping[str, str], version: int) -> dict[str, bytes]:
+    """The configurations, and the copies of them that a rollback reads.
+
+    Args:
+        configs: By plain name; the first is the public model's.
+        names: The models' names by plain name.
+        version: The version's number.
+    """
+    public = next(iter(configs))
+    files = {}
+    for name, config in configs.items():
+        content = dump_config(config)
+        files[f"{names[name]}/{CONFIG_FILE}"] = content
+        files[f"{public}/{version}/{COPIES}/{names[name]}.pbtxt"] = content
     return files
 
 
-def _served_versions(repository: Path, step: Step, version: int) -> list[int]:
-    """The current version, and the one before it if the same configuration fits both."""
-    older = version_before(repository, step.name, version)
-    if older is None:
-        return [version]
-    if step.graph is not None:
-        graph = onnx.load(repository / step.name / str(older) / GRAPH_FILE, load_external_data=False)
-        if signature(graph, batched=step.is_batched) != (step.inputs, step.outputs):
-            return [version]
-    return [older, version]
-
-
 def _check_before_writing(
-    name: str, steps: Sequence[Step], configs: Mapping[str, ModelConfig], version: int, labels: tuple[str, ...]
+    steps: Sequence[Step], configs: Mapping[str, ModelConfig], version: int, labels: Mapping[str, str]
 ) -> None:
     """What ``radserve check`` would find must not be written in the first place."""
-    older = {v for config in configs.values() for v in config.version_policy.specific.versions} - {version}
+    graphs = {step.name: {version: step.graph} for step in steps if step.graph is not None}
     models = {
-        step.name: ServedModel(
-            config=configs[step.name],
-            versions=(*older, version),
-            # The older version's graph is checked where it is published.
-            graphs=dict.fromkeys((*older, version), step.graph) if step.graph is not None else {},
+        name: ServedModel(
+            config=config,
+            versions=(version,),
+            graphs=graphs.get(name, {}),
+            labels={labels_file(version): tuple(labels[name].splitlines())} if name in labels else {},
         )
-        for step in steps
+        for name, config in configs.items()
     }
-    models[name] = ServedModel(config=configs[name], versions=(version,), labels={LABELS_FILE: labels})
     findings = check_models(models)
     if findings:
         msg = f"{findings[0].file}: {findings[0].message}"

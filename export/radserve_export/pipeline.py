@@ -13,9 +13,10 @@ from radserve.contracts import Task
 from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.ensemble import build_steps
-from radserve_export.layout import build_files
+from radserve_export.layout import lay_out
 from radserve_export.network import Conversion, Form
 from radserve_export.parity import check_parity
+from radserve_export.publication import prune, publish
 from radserve_export.reference import Reference, check_fit, parity_stages
 from radserve_export.spec import load_spec
 from radserve_export.tokenizer import read_tokenizer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from radserve_export.ensemble import Step
+    from radserve_export.layout import Layout
     from radserve_export.network import Network
     from radserve_export.spec import Spec
 
@@ -115,9 +117,9 @@ class _Checked:
         """The ensemble, then its steps."""
         return (self.spec.name, *(step.name for step in self.steps))
 
-    def files(self, repository: Path, version: int) -> dict[str, bytes]:
-        """Every file of a version, by its path in the repository."""
-        return build_files(self.spec, self.network, self.steps, repository, version)
+    def layout(self, repository: Path, version: int) -> Layout:
+        """Every file of a version."""
+        return lay_out(self.spec, self.network, self.steps, repository, version)
 
 
 def _network(spec: Spec, path: Path, *, trust: bool) -> Network:
@@ -138,7 +140,7 @@ def _identical_version(checked: _Checked, repository: Path) -> int | None:
     version = _newest(checked, repository)
     if not version:
         return None
-    files = checked.files(repository, version)
+    files = checked.layout(repository, version).files
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return version if repo.is_published(repository, checked.spec.name, version, hashes) else None
 
@@ -148,9 +150,7 @@ def _still_good(spec: Spec, known: Mapping[str, Any] | None) -> bool:
     plan = spec.evaluation
     if plan is None or known is None:
         return plan is None
-    return bool(
-        known["n"] == plan.samples and known["seed"] == plan.seed and known["accuracy"] >= plan.minimum_accuracy
-    )
+    return bool(known["n"] == plan.samples and known["seed"] == plan.seed and known[spec.metric] >= plan.minimum)
 
 
 def _publish(
@@ -158,13 +158,13 @@ def _publish(
 ) -> Exported:
     spec, network = checked.spec, checked.network
     version = _newest(checked, repository) + 1
-    files = checked.files(repository, version)
+    layout = checked.layout(repository, version)
     with repo.staging(repository) as staged:
         manifest = Manifest(
             name=spec.name,
             version=version,
-            models=checked.models,
-            files=repo.write_staged(staged, files),
+            models=layout.models,
+            files=repo.write_staged(staged, layout.files),
             source_sha256=network.source_sha256,
             tools=network.tools | {name: installed_version(name) for name in _TOOLS},
             parity=checked.parity,
@@ -176,5 +176,6 @@ def _publish(
             manifest = msgspec.structs.replace(manifest, evaluation=evaluate(staged, spec, checked.reference))
             repo.write_staged_manifest(staged, manifest)
         progress("publishing")
-        repo.publish(staged, repository, manifest)
+        publish(staged, repository, manifest)
+        prune(repository, spec.name, spec.serving.versions_kept, staged)
     return Exported(name=spec.name, version=version, is_new=True, parity=checked.parity, evaluation=manifest.evaluation)

@@ -1,9 +1,8 @@
-"""Writes a model repository: all of a version, or nothing.
+"""A model repository as an exporter works with it: one at a time, and beside it until all is checked.
 
-Files are written to a staging folder on the same file system and renamed into
-place, steps first and the ensemble last: a reader never sees an ensemble whose
-steps are missing. What goes wrong on the way is undone. The lock is the
-kernel's, so a killed exporter leaves none behind.
+Files are written to a staging folder on the same file system, to be renamed
+into place (``publication``). The lock is the kernel's, so a killed exporter
+leaves none behind.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders, write_manifest
 from radserve.errors import RepositoryError
-from radserve_export.summary import SUMMARY_FILE, summarise
+from radserve_export.publication import explained, recover, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from radserve.contracts.manifest import Manifest
 
@@ -71,13 +70,13 @@ def evaluation_of(repository: Path, name: str, version: int) -> dict[str, Any] |
 
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Keep other exporters out.
+    """Keep other exporters out, and clear up after one that was killed.
 
     Raises:
         RepositoryError: Another one is at work, or the lock cannot be written.
     """
     path = _beside(repository) / f".{repository.name}.lock"
-    with _explained(f"cannot write beside {repository}"):
+    with explained(f"cannot write beside {repository}"):
         repository.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -91,6 +90,9 @@ def locked(repository: Path) -> Iterator[None]:
             msg = f"another export is writing to {repository}: wait for it to finish"
             raise RepositoryError(msg)
         try:
+            if repository.is_dir():
+                with staging(repository) as bin_folder:
+                    recover(repository, bin_folder)
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -107,7 +109,7 @@ def staging(repository: Path) -> Iterator[Path]:
     """
     beside = _beside(repository)
     prefix = f".{repository.name}.staging-"
-    with _explained(f"cannot write beside {repository}"):
+    with explained(f"cannot write beside {repository}"):
         for left in beside.iterdir():
             if left.name.startswith(prefix):  # of an exporter that was killed: the lock is ours
                 shutil.rmtree(left)
@@ -129,12 +131,12 @@ def write_staged(staged: Path, files: Mapping[str, bytes]) -> dict[str, str]:
         SHA-256 by path, of what the disk holds.
     """
     hashes = {}
-    with _explained(f"cannot write to {staged.parent}"):
+    with explained(f"cannot write to {staged.parent}"):
         for name, content in files.items():
             path = staged / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            _sync(path)
+            sync(path)
             hashes[name] = hash_file(path)
     return hashes
 
@@ -142,11 +144,11 @@ def write_staged(staged: Path, files: Mapping[str, bytes]) -> dict[str, str]:
 def write_staged_manifest(staged: Path, manifest: Manifest) -> None:
     """Write the manifest into the ensemble's staged version folder, through to the disk."""
     path = staged / manifest.name / str(manifest.version) / MANIFEST
-    with _explained(f"cannot write to {staged.parent}"):
+    with explained(f"cannot write to {staged.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(manifest, path)
-        _sync(path)
-        _sync(path.parent)
+        sync(path)
+        sync(path.parent)
 
 
 def add_older_versions(staged: Path, repository: Path, manifest: Manifest) -> None:
@@ -154,102 +156,23 @@ def add_older_versions(staged: Path, repository: Path, manifest: Manifest) -> No
 
     The files are linked, and stay behind when the version is published.
     """
-    with _explained(f"cannot write to {staged.parent}"):
+    with explained(f"cannot write to {staged.parent}"):
         for name in manifest.models[1:]:
             older = version_before(repository, name, manifest.version)
             if older is not None:
                 source = repository / name / str(older)
-                shutil.copytree(source, staged / name / str(older), copy_function=os.link)
+                shutil.copytree(source, staged / name / str(older), copy_function=link)
 
 
-def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
-    """Rename a staged version into place; whatever interrupts it, the repository is as before.
-
-    Args:
-        staged: Holds the files of the manifest.
-        repository: The model repository; made if it is not there.
-        manifest: Which models, in which version; the first one is the ensemble.
-
-    Raises:
-        RepositoryError: It cannot be written.
-    """
-    undo: list[Callable[[], object]] = []
-    ensemble, *steps = manifest.models
+def link(source: str | Path, target: str | Path) -> None:
+    """Give a file that never changes a second name; copy it where that cannot be."""
     try:
-        with _explained(f"cannot write to {repository}"):
-            if not repository.exists():
-                undo.append(lambda: repository.rmdir() if repository.exists() else None)
-                repository.mkdir()
-            for name in (*steps, ensemble):
-                _place(staged / name, repository / name, str(manifest.version), undo)
-            _renew_summary(repository, staged, undo)
-            _sync(repository)
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        raise
-
-
-def _place(source: Path, target: Path, version: str, undo: list[Callable[[], object]]) -> None:
-    if not target.exists():
-        undo.append(lambda: _rename_if_there(target, source))
-        source.rename(target)
-        return
-    destination = target / version
-    if destination.exists():
-        msg = f"{destination} exists already: a published version is never changed"
-        raise RepositoryError(msg)
-    undo.append(lambda: _rename_if_there(destination, source / version))
-    (source / version).rename(destination)
-    kept = source / "replaced"
-    kept.mkdir()
-    undo.append(lambda: [old.replace(target / old.name) for old in kept.iterdir()])
-    new = {path.name for path in source.iterdir() if path.is_file()}
-    for old in [path for path in target.iterdir() if path.is_file()]:
-        # A second name keeps the old content; the rename below replaces the first one at once.
-        os.link(old, kept / old.name)
-        if old.name not in new:
-            old.unlink()
-    for name in sorted(new):
-        if not (kept / name).exists():
-            undo.append(lambda name=name: (target / name).unlink(missing_ok=True))  # type: ignore[misc]
-        (source / name).replace(target / name)
-    _sync(target)
-
-
-def _renew_summary(repository: Path, staged: Path, undo: list[Callable[[], object]]) -> None:
-    path, kept = repository / SUMMARY_FILE, staged / SUMMARY_FILE
-    new = staged / f"new-{SUMMARY_FILE}"
-    new.write_bytes(summarise(repository))
-    _sync(new)
-    if path.exists():
-        os.link(path, kept)
-    undo.append(lambda: kept.replace(path) if kept.exists() else path.unlink(missing_ok=True))
-    new.replace(path)
-
-
-def _rename_if_there(path: Path, back: Path) -> None:
-    if path.exists() and not back.exists():
-        path.rename(back)
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _beside(repository: Path) -> Path:
     """Where renaming into the repository is possible: beside it, inside it where it is a mount point."""
     return repository if os.path.ismount(repository) else repository.parent
 
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        msg = f"{what}: {error.strerror or error}"
-        raise RepositoryError(msg) from error

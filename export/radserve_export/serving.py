@@ -51,9 +51,11 @@ class Serving(Block, frozen=True, kw_only=True):
         max_batch_size: Largest batch; 0 (only ``task: tensors``) means no batch axis.
         instances: Copies of the model.
         queue: What waits, how long and how urgently.
+        versions_kept: Versions that stay in the repository, to roll back to.
     """
 
     fuse: bool = True
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 64
     instances: Instances = Instances()
     queue: Queue = Queue()
+    versions_kept: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 5

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from radserve_export.serving import Serving
 
 ModelConfig: TypeAlias = pb.ModelConfig
-LABELS_FILE = "labels.txt"
 CONFIG_FILE = "config.pbtxt"
 _KINDS = {
     "auto": pb.ModelInstanceGroup.KIND_AUTO,
     "cpu": pb.ModelInstanceGroup.KIND_CPU,
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
+
+
+def labels_file(version: int) -> str:
+    """Where a public model's labels lie: with their version, so that one renaming changes configuration and labels."""
+    return f"{version}/labels.txt"
 
 
 def dump_config(config: ModelConfig) -> bytes:
@@ -132,7 +136,7 @@ def ensemble_config(contract: Contract, steps: Sequence[Step]) -> ModelConfig:
     config = pb.ModelConfig(name=contract.name, platform="ensemble", max_batch_size=contract.max_batch_size)
     _tensors(config, contract.inputs, contract.outputs)
     if contract.labels:
-        config.output[0].label_filename = LABELS_FILE
+        config.output[0].label_filename = labels_file(contract.version)
     config.version_policy.specific.versions.append(contract.version)
     for step in steps:
         entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=contract.version)

@@ -74,13 +74,13 @@ def test_check_says_that_nothing_is_wrong(tmp_path: Path, spec: Path) -> None:
 
 def test_check_lists_findings_and_exits_1(tmp_path: Path, spec: Path) -> None:
     _run("export", spec, "--repository", tmp_path / "models")
-    (tmp_path / "models/tiny/labels.txt").unlink()
+    (tmp_path / "models/tiny/1/labels.txt").unlink()
     code, output, _ = _run("check", tmp_path / "models", "--json")
     assert code == 1
-    assert {"file": "tiny/labels.txt", "message": "missing"} in json.loads(output)
+    assert {"file": "tiny/1/labels.txt", "message": "missing"} in json.loads(output)
     code, output, _ = _run("check", tmp_path / "models")
     assert code == 1
-    assert "tiny/labels.txt: missing\n" in output
+    assert "tiny/1/labels.txt: missing\n" in output
 
 
 def test_checking_what_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from support.exports import dense_network, image_spec, label, text_spec, token_n
 from radserve.contracts import parse_contract
 from radserve.contracts.manifest import read_manifest, verify_repository
 from radserve.errors import ExportError, ParityError, RepositoryError, SpecError
-from radserve_export import pipeline, repository
+from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.triton_config import parse_config
 
@@ -43,6 +43,9 @@ def spec(tmp_path: Path, use_network: Callable[[Network], None]) -> Path:  # noq
     return write_spec(tmp_path, image_spec())
 
 
+STEPS_OF_TWO = {"tiny_pipeline": [1], "tiny_pipeline_2": [2]}
+
+
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -57,8 +60,10 @@ def test_an_export_publishes_what_it_checked(tmp_path: Path, spec: Path) -> None
     assert set(_contents(tmp_path / "models")) == {
         "README.md",
         "tiny/config.pbtxt",
-        "tiny/labels.txt",
+        "tiny/1/labels.txt",
         "tiny/1/manifest.json",
+        "tiny/1/configs/tiny.pbtxt",
+        "tiny/1/configs/tiny_pipeline.pbtxt",
         "tiny_pipeline/config.pbtxt",
         "tiny_pipeline/1/model.onnx",
     }
@@ -97,7 +102,7 @@ def test_a_new_version_leaves_the_old_one_as_it_was(
     assert pipeline.export(spec, models).is_new is False
 
 
-def test_an_older_version_of_another_signature_is_not_served(
+def test_a_step_of_another_signature_gets_its_own_name(
     tmp_path: Path, spec: Path, use_network: Callable[[Network], None]
 ) -> None:
     models = tmp_path / "models"
@@ -105,9 +110,12 @@ def test_an_older_version_of_another_signature_is_not_served(
     use_network(dense_network(outputs=2))
     write_spec(tmp_path, image_spec(labels=[label("a"), label("b")]))
     pipeline.export(spec, models)
-    step = parse_config((models / "tiny_pipeline/config.pbtxt").read_bytes())
-    assert list(step.version_policy.specific.versions) == [2]
+    steps = {name: parse_config((models / name / "config.pbtxt").read_bytes()) for name in STEPS_OF_TWO}
+    assert {name: list(step.version_policy.specific.versions) for name, step in steps.items()} == STEPS_OF_TWO
+    ensemble = parse_config((models / "tiny/config.pbtxt").read_bytes())
+    assert [step.model_name for step in ensemble.ensemble_scheduling.step] == ["tiny_pipeline_2"]
     assert check_repository(models) == []
+    assert pipeline.export(spec, models).is_new is False
 
 
 def test_text_models_export_with_their_tokenizer(tmp_path: Path, use_network: Callable[[Network], None]) -> None:
@@ -186,7 +194,7 @@ def test_an_interruption_at_any_file_operation_leaves_no_trace(
         pipeline.export(spec, models)
         use_network(dense_network(seed=1))
     before = _contents(tmp_path)
-    for fails_at in range(1, 30):
+    for fails_at in range(1, 60):
         count = 0
 
         def counted(original: Callable[..., Any], limit: int = fails_at) -> Callable[..., Any]:
@@ -200,7 +208,7 @@ def test_an_interruption_at_any_file_operation_leaves_no_trace(
             return call
 
         with monkeypatch.context() as patched:
-            for owner, name in ((Path, "rename"), (Path, "replace"), (os, "link"), (repository, "_sync")):
+            for owner, name in ((Path, "rename"), (Path, "replace"), (os, "link"), (os, "fsync")):
                 patched.setattr(owner, name, counted(getattr(owner, name)))
             try:
                 pipeline.export(spec, models)
@@ -308,7 +316,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(
 
 def test_a_published_file_that_was_changed_is_not_overlooked(tmp_path: Path, spec: Path) -> None:
     pipeline.export(spec, tmp_path / "models")
-    (tmp_path / "models/tiny/labels.txt").write_text("a\nb\nd\n")
+    (tmp_path / "models/tiny/1/labels.txt").write_text("a\nb\nd\n")
     with pytest.raises(RepositoryError, match=r"labels\.txt is not what was published"):
         pipeline.export(spec, tmp_path / "models")
 
@@ -344,15 +352,23 @@ def test_a_repository_that_cannot_be_written_is_named(tmp_path: Path, spec: Path
         pipeline.export(spec, tmp_path / "file" / "models")
 
 
-def test_steps_are_placed_before_the_ensemble(tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placed: list[str] = []
-    original = repository._place
-
-    def place(source: Path, target: Path, *rest: Any) -> None:
-        placed.append(target.name)
-        original(source, target, *rest)
-
-    monkeypatch.setattr(repository, "_place", place)
+def test_the_public_models_configuration_is_what_is_written_last(
+    tmp_path: Path, spec: Path, use_network: Callable[[Network], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
     write_spec(tmp_path, image_spec(serving={"fuse": False}))
-    pipeline.export(spec, tmp_path / "models")
-    assert placed == ["tiny_preprocess", "tiny_network", "tiny_postprocess", "tiny"]
+    pipeline.export(spec, models)
+    use_network(dense_network(seed=1))
+    placed: list[str] = []
+    for name in ("rename", "replace"):
+
+        def spy(source: Path, target: Path, original: Any = getattr(Path, name)) -> Any:
+            placed.append(Path(target).relative_to(models).as_posix())
+            return original(source, target)
+
+        monkeypatch.setattr(Path, name, spy)
+    pipeline.export(spec, models)
+    steps = ["tiny_preprocess", "tiny_network", "tiny_postprocess"]
+    folders = [f"{name}/2" for name in (*steps, "tiny")]
+    configs = [f"{name}/config.pbtxt" for name in (*steps, "tiny")]
+    assert placed == [".publishing.json", *folders, *configs, "README.md"]

@@ -3,6 +3,10 @@
 It lies in the ensemble's version folder (``chest_xray/1/manifest.json``) and
 covers the ensemble and all its steps. The exporter writes it, the server
 refuses to become ready when a served file differs from it.
+
+While a version is being published its manifest also lies in the repository
+itself (``PENDING``): what is replaced meanwhile may be as the old version or
+as the new one has it, and the ensemble's configuration says which is served.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import msgspec
 from radserve.contracts._tensors import Name, Struct
 
 MANIFEST = "manifest.json"
+PENDING = ".publishing.json"
+CONFIG = "config.pbtxt"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -28,11 +34,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
         name: The public model's name.
         version: Its version.
         models: The model folders it consists of: the ensemble and its steps.
-        files: SHA-256 of every file that is served, by path in the repository.
+        files: SHA-256 of every file of the version, by path in the repository.
         source_sha256: SHA-256 of the trained model file.
         tools: Versions of what made the files.
         parity: What the parity gate measured.
         evaluation: Accuracy through the whole path, if the spec asked for it.
+        restores: The version whose content a rollback published again.
     """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -44,6 +51,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     tools: dict[str, str]
     parity: dict[str, Any] = msgspec.field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
+    restores: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 def hash_file(path: Path) -> str:
@@ -98,6 +106,22 @@ def _manifests(repository: Path) -> list[list[Path]]:
     return found
 
 
+def pending_manifest(repository: Path) -> Manifest | None:
+    """The version that is being published, or whose publishing was cut short; None if it is served already.
+
+    Raises:
+        ValueError: Its manifest is malformed.
+        OSError: It cannot be read.
+    """
+    path = repository / PENDING
+    if not path.is_file():
+        return None
+    manifest = read_manifest(path)
+    config = f"{manifest.name}/{CONFIG}"
+    is_served = (repository / config).is_file() and hash_file(repository / config) == manifest.files.get(config)
+    return None if is_served else manifest
+
+
 def verify_repository(repository: Path) -> list[str]:
     """Compare every served file with the manifests.
 
@@ -113,39 +137,55 @@ def verify_repository(repository: Path) -> list[str]:
     """
     problems: list[str] = []
     covered: set[str] = set()
+    coming: Manifest | None = None
+    try:
+        coming = pending_manifest(repository)
+    except (ValueError, OSError) as error:
+        problems.append(str(error))
     for path in [path for paths in _manifests(repository) for path in paths]:
+        if coming is not None and path.parent == repository / coming.name / str(coming.version):
+            continue
         try:
             manifest = read_manifest(path)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
         models = set(manifest.models) - covered
+        if manifest.name in covered:  # steps that newer versions do without go when they are no longer kept
+            models = {name for name in models if (repository / name).is_dir()}
         covered |= models
-        problems += _verify_models(repository, manifest, models)
+        problems += _verify_models(repository, models, manifest.files, coming.files if coming else {})
+    if coming is not None:
+        models = {name for name in coming.models if name not in covered and (repository / name).is_dir()}
+        covered |= models
+        problems += _verify_models(repository, models, {}, coming.files)
     folders = {entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     problems += [f"{name}: no manifest covers this model" for name in sorted(folders - covered)]
     return problems
 
 
-def _verify_models(repository: Path, manifest: Manifest, models: set[str]) -> list[str]:
+def _verify_models(repository: Path, models: set[str], wanted: dict[str, str], coming: dict[str, str]) -> list[str]:
+    """Compare folders with the files that must be there, and those that may be."""
     problems = []
     root = repository.resolve()
-    files = {name: digest for name, digest in manifest.files.items() if PurePosixPath(name).parts[0] in models}
-    for name, expected in sorted(files.items()):
+    files = {name: digest for name, digest in wanted.items() if PurePosixPath(name).parts[0] in models}
+    allowed = {name for name in coming if PurePosixPath(name).parts[0] in models}
+    for name in sorted(files.keys() | allowed):
         path = repository.joinpath(*PurePosixPath(name).parts)
         if not path.resolve().is_relative_to(root):
             problems.append(f"{name}: leaves the repository")
         elif not path.is_file():
-            problems.append(f"{name}: missing")
-        elif hash_file(path) != expected:
+            if name in files:
+                problems.append(f"{name}: missing")
+        elif hash_file(path) not in (files.get(name), coming.get(name)):
             problems.append(f"{name}: differs from what was published")
-    served_versions = {PurePosixPath(name).parts[:2] for name in files}
+    served_versions = {PurePosixPath(name).parts[:2] for name in files.keys() | allowed}
     for model in sorted(models):
         for path in sorted((repository / model).rglob("*")):
             relative = path.relative_to(repository)
             # Version folders that the policy no longer serves keep their own manifest.
             superseded = relative.parts[1].isdecimal() and relative.parts[:2] not in served_versions
             ignored = superseded or path.is_dir() or path.name == MANIFEST or "__pycache__" in relative.parts
-            if not ignored and relative.as_posix() not in files:
+            if not ignored and relative.as_posix() not in files.keys() | allowed:
                 problems.append(f"{relative.as_posix()}: not in the manifest")
     return problems

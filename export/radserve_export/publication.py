@@ -1,0 +1,237 @@
+"""Puts a staged version in place: a reader sees the old version or the new one, never something between.
+
+Version folders are renamed into place; nothing reads them yet, as no
+configuration names them. Then the steps' configurations are replaced, by ones
+that serve the old version, too. The last renaming is that of the public
+model's configuration: before it, the old version is served, after it the new.
+What is replaced in between is what the manifest in ``PENDING`` says, so that
+whoever verifies the repository meanwhile, or after a power cut, can tell.
+What an exporter that was killed leaves, the next one takes back or finishes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from radserve.contracts.manifest import (
+    CONFIG,
+    MANIFEST,
+    PENDING,
+    hash_file,
+    latest_manifests,
+    pending_manifest,
+    read_manifest,
+    version_folders,
+    write_manifest,
+)
+from radserve.errors import RepositoryError
+from radserve_export.summary import SUMMARY_FILE, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from radserve.contracts.manifest import Manifest
+
+COPIES = "configs"
+"""Folder in the public model's version folder: its configuration and its steps', as they were published."""
+
+
+def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
+    """Rename a staged version into place; whatever interrupts it, the repository is as before.
+
+    Args:
+        staged: Holds the files of the manifest.
+        repository: The model repository; made if it is not there.
+        manifest: Which models, in which version; the first one is the public model.
+
+    Raises:
+        RepositoryError: It cannot be written.
+    """
+    _check_places(repository, manifest)
+    public, *steps = manifest.models
+    version = str(manifest.version)
+    is_new = not repository.exists()
+    try:
+        with explained(f"cannot write to {repository}"):
+            if is_new:
+                repository.mkdir()
+            write_manifest(manifest, staged / PENDING)
+            _put(staged / PENDING, repository / PENDING)
+            known = {name for name in manifest.models if (repository / name).exists()}
+            for name in steps:
+                place = (name, version) if name in known else (name,)
+                staged.joinpath(*place).rename(repository.joinpath(*place))
+            if public in known:
+                (staged / public / version).rename(repository / public / version)
+            for name in steps:
+                if name in known:
+                    _put(staged / name / CONFIG, repository / name / CONFIG)
+            if public in known:
+                _put(staged / public / CONFIG, repository / public / CONFIG)
+            else:
+                (staged / public).rename(repository / public)
+            sync(repository)
+            _finish(repository, staged)
+    except BaseException:
+        _undo(repository, manifest, staged)
+        if is_new and repository.exists():
+            repository.rmdir()
+        raise
+
+
+def recover(repository: Path, bin_folder: Path) -> None:
+    """Take back, or finish, what an exporter that was killed was publishing. To be used under the lock.
+
+    Args:
+        repository: The model repository.
+        bin_folder: An empty folder on the same file system.
+
+    Raises:
+        RepositoryError: It cannot be written, or what to restore is not there.
+    """
+    if not (repository / PENDING).exists():
+        return
+    with explained(f"cannot write to {repository}"):
+        try:
+            coming = pending_manifest(repository)
+        except ValueError as error:
+            msg = f"{repository}: {error}: restore the repository"
+            raise RepositoryError(msg) from error
+        if coming is None:
+            _finish(repository, bin_folder)
+        else:
+            _undo(repository, coming, bin_folder)
+
+
+def prune(repository: Path, name: str, keep: int, bin_folder: Path) -> None:
+    """Remove the oldest versions of a public model, and steps that none of the others has.
+
+    Args:
+        repository: The model repository.
+        name: The public model.
+        keep: How many versions stay, the current one included; 2 at least, as
+            steps serve the version before, too.
+        bin_folder: A folder on the same file system.
+
+    Raises:
+        RepositoryError: They cannot be removed.
+    """
+    folders = version_folders(repository / name)
+    gone, kept = folders[:-keep], folders[-keep:]
+    with explained(f"{repository}: version {folders[-1].name} of {name} is published, but old ones cannot be removed"):
+        used = {model for folder in kept for model in read_manifest(folder / MANIFEST).models}
+        current = set(read_manifest(kept[-1] / MANIFEST).models)
+        for folder in gone:
+            for model in (*read_manifest(folder / MANIFEST).models[1:], name):
+                if model not in used:
+                    _bin(repository / model, bin_folder / f"{model}-{folder.name}")
+                elif model in current:  # an unused step's configuration may still name this version
+                    _bin(repository / model / folder.name, bin_folder / f"{model}-{folder.name}")
+
+
+def _check_places(repository: Path, manifest: Manifest) -> None:
+    """What must not be overwritten: other models, and published versions."""
+    own = {manifest.name}
+    folders = version_folders(repository / manifest.name)
+    for folder in folders:
+        if (folder / MANIFEST).is_file():
+            own |= set(read_manifest(folder / MANIFEST).models)
+    for name in manifest.models:
+        if (repository / name).exists() and name not in own:
+            msg = f"{repository / name} is no part of {manifest.name}: delete it, or choose another name"
+            raise RepositoryError(msg)
+        if (repository / name / str(manifest.version)).exists():
+            msg = f"{repository / name / str(manifest.version)} exists already: a published version is never changed"
+            raise RepositoryError(msg)
+    if (repository / manifest.name).exists() and not (folders and (folders[-1] / COPIES).is_dir()):
+        parts = ", ".join(sorted(own))
+        msg = f"{repository}: {manifest.name} has no copies of its configurations: delete {parts} and export it anew"
+        raise RepositoryError(msg)
+
+
+def _finish(repository: Path, bin_folder: Path) -> None:
+    """What remains to be done when the new version is served."""
+    _renew_summary(repository, bin_folder)
+    (repository / PENDING).unlink()
+    sync(repository)
+
+
+def _undo(repository: Path, manifest: Manifest, bin_folder: Path) -> None:
+    """Go back, in the opposite order; what was interrupted while undoing can be undone again."""
+    version = str(manifest.version)
+    new = set()
+    for name in manifest.models:
+        if any(folder.name != version for folder in version_folders(repository / name)):
+            _restore_config(repository, manifest, name, bin_folder)
+        else:
+            new.add(name)
+    for name in manifest.models:
+        place = (name,) if name in new else (name, version)
+        _bin(repository.joinpath(*place), bin_folder / f"{name}-undone")
+    if repository.exists():
+        _renew_summary(repository, bin_folder)
+        (repository / PENDING).unlink(missing_ok=True)
+        sync(repository)
+
+
+def _restore_config(repository: Path, manifest: Manifest, name: str, bin_folder: Path) -> None:
+    path = repository / name / CONFIG
+    if hash_file(path) != manifest.files[f"{name}/{CONFIG}"]:
+        return
+    older = [f for f in version_folders(repository / manifest.name) if int(f.name) < manifest.version]
+    copies = [copy for folder in reversed(older) if (copy := folder / COPIES / f"{name}.pbtxt").is_file()]
+    if not copies:
+        msg = f"{path} was to be replaced when an export was interrupted, and there is no copy of it: restore it"
+        raise RepositoryError(msg)
+    shutil.copyfile(copies[0], bin_folder / CONFIG)
+    _put(bin_folder / CONFIG, path)
+
+
+def _renew_summary(repository: Path, bin_folder: Path) -> None:
+    path = repository / SUMMARY_FILE
+    if not latest_manifests(repository):
+        path.unlink(missing_ok=True)
+        return
+    new = bin_folder / SUMMARY_FILE
+    new.write_bytes(summarise(repository))
+    _put(new, path)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Replace a file at once, through to the disk."""
+    sync(new)
+    new.replace(path)
+    sync(path.parent)
+
+
+def _bin(path: Path, place: Path) -> None:
+    """Out of the readers' sight at once; removed with the folder it comes to lie in."""
+    if path.exists():
+        path.rename(place)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Tell what could not be done.
+
+    Raises:
+        RepositoryError: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        msg = f"{what}: {error.strerror or error}"
+        raise RepositoryError(msg) from error
