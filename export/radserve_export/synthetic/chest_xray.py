@@ -11,12 +11,12 @@ drawing: what works on phantoms is not thereby shown to work on patients.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from radserve_export.synthetic import Sample, Split
+from radserve_export.synthetic._drawing import STREAM, cloud, either, label_map, step
 from radserve_export.synthetic._dx_file import MAXIMUM, Radiograph, dx_file
 
 if TYPE_CHECKING:
@@ -24,19 +24,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Plane = NDArray[np.float32]
-
-Choice = TypeVar("Choice")
+    from radserve_export.synthetic._drawing import Plane
 
 LABELS = ("normal", "opacity", "nodule", "effusion", "pneumothorax", "cardiomegaly")
-
-# The first word of a random stream's seed: no TRAIN stream is ever a TEST stream.
-_STREAM = {Split.TRAIN: 0x7261, Split.TEST: 0x7465}
 
 _PA_SHARE = 0.7
 _SOFT_TISSUE = 0.62
 _LUNG_CONTRAST = 0.40
 _AERATED = 0.85
+# From here on a lesion counts as one, in the share of the air it takes and of the lung it lies in.
+_VISIBLE = 0.3
 
 
 def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
@@ -62,8 +59,9 @@ def make_sample(index: int, *, seed: int, split: Split) -> Sample:
         seed: As for ``generate``.
         split: As for ``generate``.
     """
+    radiograph, lesion = _draw(index, seed=seed, split=split)
     label = LABELS[index % len(LABELS)]
-    return Sample(source=dx_file(make_radiograph(index, seed=seed, split=split)), label=label)
+    return Sample(source=dx_file(radiograph), label=label, truth=label_map(lesion, LABELS.index(label)))
 
 
 def make_radiograph(index: int, *, seed: int, split: Split) -> Radiograph:
@@ -74,24 +72,32 @@ def make_radiograph(index: int, *, seed: int, split: Split) -> Radiograph:
         seed: As for ``generate``.
         split: As for ``generate``.
     """
-    rng = np.random.default_rng([_STREAM[split], seed, index])
+    return _draw(index, seed=seed, split=split)[0]
+
+
+def _draw(index: int, *, seed: int, split: Split) -> tuple[Radiograph, NDArray[np.bool_] | None]:
+    """A radiograph, and where its lesion lies."""
+    rng = np.random.default_rng([STREAM[split], seed, index])
     rows, columns = int(rng.integers(256, 321)), int(rng.integers(256, 289))
     view: Literal["PA", "AP"] = "PA" if rng.random() < _PA_SHARE else "AP"
-    display = _expose(_phantom(rng, LABELS[index % len(LABELS)], portable=view == "AP", shape=(rows, columns)), rng)
+    label = LABELS[index % len(LABELS)]
+    picture, lesion = _phantom(rng, label, portable=view == "AP", shape=(rows, columns))
+    display = _expose(picture, rng)
     # Every file has its own scale of stored values, which only its window tells.
     width = int(rng.integers(1800, 3000))
     low = int(rng.integers(200, MAXIMUM - width - 200))
     values = np.clip(np.rint(low + display * width), 0, MAXIMUM).astype(np.uint16)
-    return Radiograph(
+    radiograph = Radiograph(
         values=values,
         window=(low + width // 2, width),
         view=view,
-        photometric=_either(rng, "MONOCHROME1", "MONOCHROME2"),
+        photometric=either(rng, "MONOCHROME1", "MONOCHROME2"),
         spacing_mm=round(float(rng.uniform(380, 430)) / columns, 3),
         age_years=int(rng.integers(20, 90)),
-        sex=_either(rng, "F", "M"),
+        sex=either(rng, "F", "M"),
         identity=f"{split.value}-{seed}-{index}",
     )
+    return radiograph, lesion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,70 +123,30 @@ class _Body:
     side: Plane
 
 
-def _either(rng: np.random.Generator, one: Choice, other: Choice) -> Choice:
-    return (one, other)[int(rng.integers(2))]
-
-
-def _step(edge: Plane, softness: float) -> Plane:
-    """0 below ``-softness``, 1 above ``softness``, smooth between."""
-    t = edge * np.float32(0.5 / softness)
-    t += np.float32(0.5)
-    np.clip(t, 0, 1, out=t)
-    smooth: Plane = 3 - 2 * t
-    smooth *= t
-    smooth *= t
-    return smooth
-
-
-def _cloud(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Plane:
-    """Smooth noise of unit variance with about ``cells`` bumps along each axis."""
-    knots = rng.standard_normal((cells + 3, cells + 3), dtype=np.float32)
-    return _stretch(_stretch(knots, shape[0]).T, shape[1]).T
-
-
-def _stretch(knots: Plane, size: int) -> Plane:
-    """Interpolate the first axis to ``size`` points; without BLAS, whose threads would fight over small matrices."""
-    first, (a, b, c) = _spline(size, len(knots) - 3)
-    stretched: Plane = a * knots[first] + b * knots[first + 1] + c * knots[first + 2]
-    return stretched
-
-
-@lru_cache(maxsize=512)
-def _spline(size: int, cells: int) -> tuple[NDArray[np.int64], tuple[Plane, Plane, Plane]]:
-    """First of the three knots that each of ``size`` points lies between, and the knots' weights ``(size, 1)``."""
-    place = np.linspace(0.5, cells + 0.5, size)
-    first = np.floor(place).astype(np.int64)
-    t = (place - first)[:, None]
-    weights = np.stack([(1 - t) ** 2 / 2, 0.5 + t - t**2, t**2 / 2])  # the quadratic B-spline
-    a, b, c = (weights / np.sqrt((weights**2).sum(axis=0))).astype(np.float32)
-    return first, (a, b, c)
-
-
-def _phantom(rng: np.random.Generator, label: str, *, portable: bool, shape: tuple[int, int]) -> Plane:
-    """Draw a phantom: display values, about 0 to 1, before exposure and noise."""
+def _phantom(
+    rng: np.random.Generator, label: str, *, portable: bool, shape: tuple[int, int]
+) -> tuple[Plane, NDArray[np.bool_] | None]:
+    """Draw a phantom: display values, about 0 to 1, before exposure and noise; and its lesion, if it has a place."""
     u, v = _coordinates(rng, shape)
     ratio = rng.uniform(0.57, 0.68) if label == "cardiomegaly" else rng.uniform(0.40, 0.50)
     body, heart = _lungs_and_heart(rng, u, v, ratio=ratio + (0.02 if portable else 0), portable=portable)
-    air, markings, added = body.air, body.markings, np.zeros_like(u)
-    if label == "opacity":
-        air = air * (1 - _opacity(rng, body, shape))
-    elif label == "nodule":
-        air = air * (1 - _nodule(rng, body))
-    elif label == "effusion":
-        air = air * (1 - _effusion(rng, body))
+    air, markings, added, taken = body.air, body.markings, np.zeros_like(u), None
+    if label in _TAKES_AIR:
+        taken = _TAKES_AIR[label](rng, body)
+        air = air * (1 - taken)
     elif label == "pneumothorax":
-        gas, line = _pneumothorax(rng, body)
-        air, markings, added = air * (1 + np.float32(rng.uniform(0.2, 0.35)) * gas), markings * (1 - gas), line
-    vessels = 0.7 * _cloud(rng, shape, 38) + 0.7 * _cloud(rng, shape, 20)
+        taken, line = _pneumothorax(rng, body)
+        air, markings, added = air * (1 + np.float32(rng.uniform(0.2, 0.35)) * taken), markings * (1 - taken), line
+    vessels = 0.7 * cloud(rng, shape, 38) + 0.7 * cloud(rng, shape, 20)
     hilum = np.exp(-(((np.abs(u) - 0.22) / 0.2) ** 2) - ((v + 0.02) / 0.28) ** 2)
     air = air * (1 - markings * ((0.035 + 0.10 * hilum) * vessels + 0.25 * hilum))
     picture = _SOFT_TISSUE + 0.05 * heart - np.float32(_LUNG_CONTRAST * rng.uniform(0.85, 1.15)) * air
     picture += _skeleton(rng, body, portable=portable) + _soft_tissue(rng, body, shape) + added
     # Air around the body: above the shoulders and beside the chest.
     outside = np.maximum(np.abs(u) - (1.02 - 0.06 * v * v), 0.42 * np.abs(u) * np.sqrt(np.abs(u)) - 0.90 - v)
-    neck = _step(0.24 - np.abs(u), 0.04)
-    drawn: Plane = picture * (1 - _step(outside, 0.04) * (1 - neck)) + 0.02
-    return drawn
+    neck = step(0.24 - np.abs(u), 0.04)
+    drawn: Plane = picture * (1 - step(outside, 0.04) * (1 - neck)) + 0.02
+    return drawn, None if taken is None else (taken > _VISIBLE) & (body.air > _VISIBLE)
 
 
 def _coordinates(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Plane, Plane]:
@@ -209,11 +175,11 @@ def _lungs_and_heart(
     base = rng.uniform(0.52, 0.66) - (0.07 if portable else 0)
     domes = np.where(left, np.float32(base + rng.uniform(0.0, 0.06)), np.float32(base - rng.uniform(0.0, 0.04)))
     floor = domes - rng.uniform(0.14, 0.2) * (1 - ((m - 0.40) / 0.44) ** 2)
-    lung = _step(depth, 0.05) * _step(floor - v, 0.03)
+    lung = step(depth, 0.05) * step(floor - v, 0.03)
     half = 0.82 * ratio
     lean = u - np.float32(rng.uniform(0.22, 0.30) * half) - 0.25 * (v - 0.3)
     height = v - np.float32(base - rng.uniform(0.22, 0.27))
-    heart = _step(1.0 - np.sqrt((lean / half) ** 2 + (height / (0.16 + 0.55 * half)) ** 2), 0.10)
+    heart = step(1.0 - np.sqrt((lean / half) ** 2 + (height / (0.16 + 0.55 * half)) ** 2), 0.10)
     lung = lung * (1 - np.float32(rng.uniform(0.85, 0.95)) * heart)
     return _Body(u=u, v=v, air=lung, markings=lung, depth=depth, floor=floor, side=np.sign(u)), heart
 
@@ -222,19 +188,19 @@ def _skeleton(rng: np.random.Generator, body: _Body, *, portable: bool) -> Plane
     """Ribs, clavicles, spine and the trachea's air."""
     m, v = np.abs(body.u), body.v
     spacing, phase = rng.uniform(0.15, 0.18), rng.uniform(0, 1)
-    chest = _step(body.depth + 0.10, 0.06) * _step(0.75 - v, 0.1)
-    behind = _step(np.cos(2 * np.pi * ((v - 0.30 * m * m - 0.06 * m) / spacing + phase)) - 0.1, 0.4)
-    front = _step(
+    chest = step(body.depth + 0.10, 0.06) * step(0.75 - v, 0.1)
+    behind = step(np.cos(2 * np.pi * ((v - 0.30 * m * m - 0.06 * m) / spacing + phase)) - 0.1, 0.4)
+    front = step(
         np.cos(2 * np.pi * ((v - 0.55 * (1 - m) * np.sqrt(np.abs(1 - m))) / (1.2 * spacing) + phase)) - 0.3, 0.4
     )
     strength = np.float32(rng.uniform(0.04, 0.08))
-    bones = chest * strength * (behind + 0.6 * front * _step(m - 0.28, 0.08))
+    bones = chest * strength * (behind + 0.6 * front * step(m - 0.28, 0.08))
     tilt, level = rng.uniform(0.08, 0.25), -0.66 - (0.07 if portable else 0) + rng.uniform(-0.03, 0.03)
     clavicle = np.abs(v - level + tilt * m - 0.035 * np.sin(6 * m))
-    bones += np.float32(rng.uniform(0.08, 0.13)) * _step(0.032 - clavicle, 0.015) * _step(0.37 - np.abs(m - 0.42), 0.04)
-    discs = 0.8 + 0.2 * _step(np.cos(2 * np.pi * (v / 0.13 + phase)), 0.6)
-    bones += np.float32(rng.uniform(0.08, 0.14)) * _step(0.10 - m, 0.03) * discs
-    trachea = _step(0.055 - np.abs(body.u - 0.01), 0.025) * _step(-0.22 - v, 0.05)
+    bones += np.float32(rng.uniform(0.08, 0.13)) * step(0.032 - clavicle, 0.015) * step(0.37 - np.abs(m - 0.42), 0.04)
+    discs = 0.8 + 0.2 * step(np.cos(2 * np.pi * (v / 0.13 + phase)), 0.6)
+    bones += np.float32(rng.uniform(0.08, 0.14)) * step(0.10 - m, 0.03) * discs
+    trachea = step(0.055 - np.abs(body.u - 0.01), 0.025) * step(-0.22 - v, 0.05)
     return bones - 0.12 * trachea
 
 
@@ -244,12 +210,12 @@ def _soft_tissue(rng: np.random.Generator, body: _Body, shape: tuple[int, int]) 
     fold: Plane = 1.0 - np.sqrt(
         ((m - rng.uniform(0.42, 0.52)) / 0.34) ** 2 + ((v - rng.uniform(0.18, 0.34)) / 0.30) ** 2
     )
-    tissue: Plane = np.float32(rng.uniform(0, 0.10)) * _step(fold, 0.12)
-    tissue += np.float32(rng.uniform(0.04, 0.10)) * _step(v - body.floor, 0.03)
+    tissue: Plane = np.float32(rng.uniform(0, 0.10)) * step(fold, 0.12)
+    tissue += np.float32(rng.uniform(0.04, 0.10)) * step(v - body.floor, 0.03)
     stomach: Plane = 1.0 - np.sqrt(((body.u - 0.42) / 0.16) ** 2 + ((v - body.floor - 0.10) / 0.06) ** 2)
-    tissue -= np.float32(max(0.0, rng.uniform(-0.15, 0.15))) * _step(stomach, 0.3)
+    tissue -= np.float32(max(0.0, rng.uniform(-0.15, 0.15))) * step(stomach, 0.3)
     field = np.float32(rng.uniform(-0.05, 0.05)) * body.u + np.float32(rng.uniform(-0.05, 0.05)) * v
-    tissue += field + 0.012 * _cloud(rng, shape, 7) + 0.012 * _cloud(rng, shape, 26)
+    tissue += field + 0.012 * cloud(rng, shape, 7) + 0.012 * cloud(rng, shape, 26)
     return tissue
 
 
@@ -263,13 +229,13 @@ def _somewhere(rng: np.random.Generator, body: _Body, *, margin: int, above_floo
     return float(body.u.flat[place]), float(body.v.flat[place])
 
 
-def _opacity(rng: np.random.Generator, body: _Body, shape: tuple[int, int]) -> Plane:
+def _opacity(rng: np.random.Generator, body: _Body) -> Plane:
     """Consolidation: large, ill-defined and uneven; the fraction of air it takes."""
     u, v = _somewhere(rng, body, margin=10, above_floor=0.20)
     size, flat = rng.uniform(0.20, 0.32), rng.uniform(0.75, 1.25)
     edge = 1 - np.sqrt(((body.u - u) * flat) ** 2 + ((body.v - v) / flat) ** 2) / np.float32(size)
-    ragged = edge + 0.30 * _cloud(rng, shape, 12)
-    taken: Plane = np.float32(rng.uniform(0.65, 0.95)) * _step(ragged, 0.45) * (body.side == np.sign(u))
+    ragged = edge + 0.30 * cloud(rng, (len(edge), edge.shape[1]), 12)
+    taken: Plane = np.float32(rng.uniform(0.65, 0.95)) * step(ragged, 0.45) * (body.side == np.sign(u))
     return taken
 
 
@@ -277,27 +243,30 @@ def _nodule(rng: np.random.Generator, body: _Body) -> Plane:
     """A small round shadow with a sharp edge; the fraction of air it takes."""
     u, v = _somewhere(rng, body, margin=18, above_floor=0.10)
     edge = 1 - np.hypot(body.u - u, body.v - v) / np.float32(rng.uniform(0.068, 0.088))
-    return np.float32(rng.uniform(0.9, 1.5)) * _step(edge, 0.25)
+    return np.float32(rng.uniform(0.9, 1.5)) * step(edge, 0.25)
 
 
 def _effusion(rng: np.random.Generator, body: _Body) -> Plane:
     """Fluid over one diaphragm that climbs the chest wall (a meniscus); the fraction of air it takes."""
-    side = _either(rng, 1, -1)
+    side = either(rng, 1, -1)
     lateral = 0.80 - np.abs(body.u)
     flat, climb = float(body.floor.min()) - rng.uniform(-0.04, 0.22), rng.uniform(0.10, 0.25)
     level = flat - climb * np.exp(np.minimum(-lateral, 0) / 0.13)
-    taken: Plane = np.float32(rng.uniform(0.75, 1.0)) * _step(body.v - level, 0.05) * (body.side == side)
+    taken: Plane = np.float32(rng.uniform(0.75, 1.0)) * step(body.v - level, 0.05) * (body.side == side)
     return taken
+
+
+_TAKES_AIR = {"opacity": _opacity, "nodule": _nodule, "effusion": _effusion}
 
 
 def _pneumothorax(rng: np.random.Generator, body: _Body) -> tuple[Plane, Plane]:
     """Gas between chest wall and lung, most at the apex: where it is, and the pleural line."""
-    side = _either(rng, 1, -1)
-    reach = rng.uniform(0.26, 0.45) * _step(0.45 - body.v, 0.6)
+    side = either(rng, 1, -1)
+    reach = rng.uniform(0.26, 0.45) * step(0.45 - body.v, 0.6)
     inward = (reach - body.depth) / np.hypot(0.2, 1.0) - 4 * np.maximum(0, 0.16 - np.abs(body.u))
     here = (body.side == side) & (body.depth > 0)
     line = 0.10 * np.exp(-((inward / 0.02) ** 2)) * body.air
-    return _step(inward, 0.02) * here, (line * here).astype(np.float32)
+    return step(inward, 0.02) * here, (line * here).astype(np.float32)
 
 
 def _expose(picture: Plane, rng: np.random.Generator) -> Plane:
