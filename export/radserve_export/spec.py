@@ -107,6 +107,31 @@ class Generated(Block, frozen=True, kw_only=True):
     seed: int
 
 
+class Calibrate(Block, frozen=True, kw_only=True):
+    """Held-out data that the temperature of the probabilities is fitted on.
+
+    Attributes:
+        generator: A name of ``radserve_export.synthetic``; with samples and seed.
+        samples: How many samples to generate.
+        seed: Of the generator: another than the training's.
+        data: A folder of DICOM files instead, or a MedMNIST ``.npz``, whose test images are
+            taken; relative to the spec file.
+        labels: CSV with the columns file and label, for a folder; relative to the spec file.
+    """
+
+    generator: str | None = None
+    samples: Count = 1000
+    seed: int = 0
+    data: str | None = None
+    labels: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two sources, or none."""
+        if (self.generator is None) == (self.data is None):
+            msg = "calibrate: name either a generator or data"
+            raise ValueError(msg)
+
+
 class Evaluation(Generated, frozen=True, kw_only=True):
     """Fresh data sent through the whole path before the model is published.
 
@@ -162,6 +187,7 @@ class Spec(Block, frozen=True, kw_only=True):
         labels: The network's outputs in their order.
         exclusive: Whether exactly one label applies (softmax); else each is on its own (sigmoid).
         calibration: Temperature of the probabilities.
+        calibrate: Held-out data to fit the temperature on.
         evidence: Whether an image classifier also gets a second public model, NAME_evidence,
             which shows where it looked.
         generation: How a text generator chooses its tokens.
@@ -183,6 +209,7 @@ class Spec(Block, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
     exclusive: bool = False
     calibration: Calibration = Calibration()
+    calibrate: Calibrate | None = None
     evidence: bool = False
     generation: Generation | None = None
     tokenizer: str | None = None
@@ -262,6 +289,19 @@ def _wrong_extras(spec: Spec) -> str | None:
         return f"generation: task {spec.task.value} {'takes none' if spec.generation else 'needs it'}"
     if spec.evidence and spec.task is not Task.IMAGE_CLASSIFICATION:
         return f"evidence: task {spec.task.value} has no evidence map"
+    return _wrong_calibration(spec)
+
+
+def _wrong_calibration(spec: Spec) -> str | None:
+    plan = spec.calibrate
+    if plan is None:
+        return None
+    if spec.metric != "accuracy":
+        return f"calibrate: task {spec.task.value} has no probabilities"
+    if spec.calibration != Calibration():
+        return "calibrate: it fits the temperature that calibration gives: leave one of them out"
+    if spec.training and (plan.generator, plan.seed) == (spec.training.generator, spec.training.seed):
+        return "calibrate.seed: the same data as in training: choose another seed"
     return None
 
 

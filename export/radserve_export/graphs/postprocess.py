@@ -116,17 +116,24 @@ def postprocess_reference(output: NDArray[np.float32], spec: Spec) -> dict[str, 
     p = output.astype(np.float64)
     temperature = spec.calibration.temperature
     if spec.network_output == "logits" or temperature != 1:
-        logits = p
-        if spec.network_output == "probabilities":
-            p = np.clip(p, float(_TINY), 1.0 if spec.exclusive else float(_BELOW_ONE))
-            logits = np.log(p) if spec.exclusive else np.log(p) - np.log1p(-p)
-        logits = logits / temperature
-        if spec.exclusive:
-            powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-            p = powers / powers.sum(axis=-1, keepdims=True)
-        else:
-            p = np.exp(-np.logaddexp(0, -logits))
+        p = probabilities_of(logits_of(p, spec) / temperature, spec)
     probabilities = p.astype(np.float32)
     lower, upper = decision_edges(spec.labels)
     decisions = 1 + (probabilities >= upper).astype(np.int8) - (probabilities < lower).astype(np.int8)
     return {PROBABILITIES: probabilities, DECISIONS: decisions.astype(np.int8)}
+
+
+def logits_of(output: NDArray[np.float64], spec: Spec) -> NDArray[np.float64]:
+    """The logits of a network's output, up to what softmax ignores."""
+    if spec.network_output == "logits":
+        return output
+    p = np.clip(output, float(_TINY), 1.0 if spec.exclusive else float(_BELOW_ONE))
+    return np.asarray(np.log(p) if spec.exclusive else np.log(p) - np.log1p(-p))
+
+
+def probabilities_of(logits: NDArray[np.float64], spec: Spec) -> NDArray[np.float64]:
+    """Softmax where exactly one label applies, else sigmoid."""
+    if spec.exclusive:
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return np.asarray(np.exp(-np.logaddexp(0, -logits)))

@@ -1,4 +1,4 @@
-"""A user's own training data, brought to the wire by the SDK's own preprocessing."""
+"""Generated data, and a user's own, brought to the wire by the SDK's own preprocessing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from radserve.contracts import ImageInput, WaveformInput
-from radserve.dicom import read_image, read_waveform
+from radserve.contracts import ImageInput, TextInput, WaveformInput
+from radserve.dicom import open_dicom
 from radserve.errors import InputError, SpecError
 from radserve.preprocess import check_scope, image_to_wire, waveform_to_wire
+from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,38 @@ class Progress(Protocol):
 
     def __call__(self, description: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` units of ``description`` are finished."""
+
+
+def held_out(spec: Spec, folder: Path, progress: Progress) -> Dataset:
+    """What a spec's ``calibrate`` block names.
+
+    Args:
+        spec: The spec.
+        folder: Where it lies.
+        progress: Told after each file.
+
+    Returns:
+        Wire arrays; of a text model the texts, ``(n,)`` objects.
+
+    Raises:
+        SpecError: There is no such block, or the data does not fit the spec.
+    """
+    plan = spec.calibrate
+    if plan is None:
+        msg = f"{spec.name}: the spec has no calibrate block"
+        raise SpecError(msg)
+    if plan.data is not None:
+        table = folder / plan.labels if plan.labels else None
+        everything, kept_apart = load_dataset(spec, folder / plan.data, table, progress)
+        return kept_apart or everything
+    samples = list(generate(str(plan.generator), plan.samples, seed=plan.seed, split=Split.TRAIN))
+    names = [label.name for label in spec.labels]
+    y = [int(s.label == names[0]) if len(names) == 1 else names.index(s.label) for s in samples]
+    if isinstance(spec.input, TextInput):
+        x = np.array([str(sample.source) for sample in samples], dtype=object)
+    else:
+        x = np.stack([to_wire(spec, sample.source) for sample in samples if isinstance(sample.source, bytes)])
+    return Dataset(x=x, y=np.asarray(y, np.int64))
 
 
 def load_dataset(spec: Spec, data: Path, labels: Path | None, progress: Progress) -> tuple[Dataset, Dataset | None]:
@@ -121,7 +154,7 @@ def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> 
             msg = f"{labels} line {number}: no such file"
             raise SpecError(msg)
         try:
-            x.append(_to_wire(spec, path))
+            x.append(to_wire(spec, path))
         except InputError as error:
             msg = f"{labels} line {number}: {error}"
             raise SpecError(msg) from error
@@ -130,17 +163,25 @@ def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> 
     return _checked(spec, np.stack(x), np.asarray(y))
 
 
-def _to_wire(spec: Spec, path: Path) -> NDArray[np.generic]:
+def to_wire(spec: Spec, source: Path | bytes) -> NDArray[np.generic]:
+    """What the SDK would send of a DICOM file, without the batch axis.
+
+    Args:
+        spec: Says the input.
+        source: The file, or its content.
+
+    Raises:
+        InputError: The file cannot be read, or is outside the model's scope.
+        SpecError: The model takes no files.
+    """
+    if not isinstance(spec.input, ImageInput | WaveformInput):
+        msg = f"{spec.name} does not take files: leave them out"
+        raise SpecError(msg)
+    file = open_dicom(source)
+    check_scope(file.scope, spec.input)
     if isinstance(spec.input, ImageInput):
-        image = read_image(path)
-        check_scope(image.scope, spec.input)
-        return image_to_wire(image, spec.input)
-    if isinstance(spec.input, WaveformInput):
-        waveform = read_waveform(path)
-        check_scope(waveform.scope, spec.input)
-        return waveform_to_wire(waveform, spec.input)
-    msg = f"training of {spec.name} does not take files: leave --data out"
-    raise SpecError(msg)
+        return image_to_wire(file.image(), spec.input)
+    return waveform_to_wire(file.waveform(), spec.input)
 
 
 def _checked(spec: Spec, x: NDArray[np.generic], y: NDArray[np.generic]) -> Dataset:
