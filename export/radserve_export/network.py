@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from radserve.contracts import TensorSpec  # noqa: TC001 - msgspec reads Conversion's fields when it runs
+
 if TYPE_CHECKING:
     import onnx
-
-    from radserve.contracts import TensorSpec
 
 Arrays = Mapping[str, NDArray[Any]]
 Runner = Callable[[Arrays], dict[str, NDArray[Any]]]
@@ -75,6 +75,7 @@ class Decoding:
     Attributes:
         start: Id of the token that every text begins with.
         end: Id of the token that ends it.
+        vocabulary: Ids are below it; what a larger network gives beyond is not chosen.
         max_tokens: Longest text, in tokens.
         beams: Texts followed at the same time; 1 is greedy.
         length_penalty: Finished beams are compared by log probability divided by length to this power.
@@ -82,6 +83,7 @@ class Decoding:
 
     start: int
     end: int
+    vocabulary: int
     max_tokens: int
     beams: int
     length_penalty: float
