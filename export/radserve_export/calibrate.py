@@ -9,19 +9,62 @@ import numpy as np
 
 from radserve.contracts import Calibration
 from radserve.errors import SpecError
+from radserve_export.datasets import held_out
+from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
+from radserve_export.graphs.checked import Chain, signature
 from radserve_export.graphs.postprocess import logits_of, probabilities_of
+from radserve_export.graphs.preprocess import preprocess_reference
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from radserve_export.network import Network
     from radserve_export.spec import Spec
+    from radserve_export.tokenizer import TextTokenizer
 
 _BINS = 15
+_BATCH = 64
 _FEWEST = 40
 # Temperatures beyond these say that the data is not what the network was trained for.
 _LOWEST, _HIGHEST = 0.05, 20.0
 _GRID, _ROUNDS = 41, 6
 _DIGITS = 4
+
+
+def calibrate_on_held_out(
+    spec: Spec, folder: Path, network: Network, tokenizer: TextTokenizer | None
+) -> tuple[Spec, dict[str, Any] | None]:
+    """Fit the temperature on what the spec's ``calibrate`` block names.
+
+    Args:
+        spec: The spec.
+        folder: Where it lies.
+        network: The converted network.
+        tokenizer: That of a text model.
+
+    Returns:
+        As ``calibrate``; the spec itself and None where it has no such block.
+
+    Raises:
+        SpecError: The data cannot be read, or does not fit.
+    """
+    if spec.calibrate is None:
+        return spec, None
+    data = held_out(spec, folder, lambda *_: None)
+    (wanted,), _ = signature(network.graph)
+    graph = Chain([network.graph])
+    outputs = []
+    for start in range(0, len(data.y), _BATCH):
+        x = data.x[start : start + _BATCH]
+        taken: NDArray[Any] = (
+            preprocess_reference(x, spec.network_input)
+            if tokenizer is None
+            else tokenizer.token_ids([str(text) for text in x], getattr(spec.input, "max_tokens", 0))
+        )
+        outputs.append(graph({NETWORK_INPUT: taken.astype(wanted.dtype.numpy)})[NETWORK_OUTPUT])
+    return calibrate(spec, np.concatenate(outputs), data.y)
 
 
 def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[Spec, dict[str, Any]]:

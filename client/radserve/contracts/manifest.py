@@ -38,6 +38,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         source_sha256: SHA-256 of the trained model file.
         tools: Versions of what made the files.
         parity: What the parity gate measured.
+        calibration: The fitted temperature, and calibration errors before and after.
         evaluation: Accuracy through the whole path, if the spec asked for it.
         restores: The version whose content a rollback published again.
     """
@@ -50,6 +51,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     source_sha256: Sha256
     tools: dict[str, str]
     parity: dict[str, Any] = msgspec.field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     restores: Annotated[int, msgspec.Meta(ge=1)] | None = None
 

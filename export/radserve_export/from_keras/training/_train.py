@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from radserve.errors import SpecError
-from radserve_export.from_keras.training._data import load_dataset
+from radserve_export.datasets import load_dataset
 from radserve_export.graphs.preprocess import preprocess_reference
 from radserve_export.spec import load_spec
 from radserve_export.synthetic import GENERATORS
@@ -17,7 +17,7 @@ from radserve_export.synthetic import GENERATORS
 if TYPE_CHECKING:
     import keras
 
-    from radserve_export.from_keras.training._data import Dataset, Progress
+    from radserve_export.datasets import Dataset, Progress
     from radserve_export.spec import Spec
 
 
