@@ -62,7 +62,7 @@ class Image:
         photometric_interpretation: MONOCHROME1, MONOCHROME2 or RGB (palette and YBR are converted).
         windows: What the file offers to make display values of modality values, VOI LUTs first.
         valid: False where Pixel Padding Value stands; None where all pixels count.
-        pixel_spacing_mm: Row and column spacing, or None.
+        pixel_spacing_mm: Between rows and between columns, in the patient; None where the file does not say it.
         scope: What the contract may ask about.
     """
 

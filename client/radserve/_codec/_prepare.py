@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radserve._codec._wire import utf8
-from radserve.contracts import TEXT, ImageInput, TextInput, WaveformInput
+from radserve.contracts import TEXT, Aspect, ImageInput, TextInput, WaveformInput
 from radserve.errors import InputError
-from radserve.preprocess import check_scope, image_to_wire, waveform_to_wire
+from radserve.preprocess import check_scope, image_to_wire, place, placement_of, waveform_to_wire
 from radserve.sources import Image
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from radserve.contracts import Contract, TensorSpec
     from radserve.dicom import DicomFile, DicomSource
+    from radserve.preprocess import Placement
 
 Source: TypeAlias = "DicomSource | NDArray[Any]"
 
@@ -34,10 +35,14 @@ class Prepared:
     Attributes:
         inputs: Arrays by tensor name, batch axis in front.
         sop_instance_uids: Which DICOM instances they were made of.
+        placement: How an image was brought to the wire; None for other inputs.
+        pixel_spacing_mm: Of the image, in the patient; None where the file does not say it.
     """
 
     inputs: dict[str, NDArray[Any]]
     sop_instance_uids: tuple[str, ...] = ()
+    placement: Placement | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
 
 
 def prepare(contract: Contract, source: Source, *, frame: int | None = None) -> Prepared:
@@ -67,16 +72,22 @@ def prepare(contract: Contract, source: Source, *, frame: int | None = None) -> 
     if isinstance(described, TextInput):
         return Prepared(inputs={TEXT: _text(source, described)})
     if isinstance(source, np.ndarray):
-        return Prepared(inputs={tensor.name: _array(source, tensor, described)[np.newaxis]})
+        return _of_array(source, tensor, described)
     file = _open(source)
     check_scope(file.scope, described)
-    wire: NDArray[Any]
-    if isinstance(described, ImageInput):
-        wire = image_to_wire(file.image(frame=frame), described)
-    else:
-        wire = waveform_to_wire(file.waveform(), described)
     uid = file.scope.sop_instance_uid
-    return Prepared(inputs={tensor.name: wire[np.newaxis]}, sop_instance_uids=(uid,) if uid else ())
+    uids = (uid,) if uid else ()
+    if isinstance(described, WaveformInput):
+        return Prepared(
+            inputs={tensor.name: waveform_to_wire(file.waveform(), described)[np.newaxis]}, sop_instance_uids=uids
+        )
+    image = file.image(frame=frame)
+    return Prepared(
+        inputs={tensor.name: image_to_wire(image, described)[np.newaxis]},
+        sop_instance_uids=uids,
+        placement=placement_of((image.values.shape[0], image.values.shape[1]), described),
+        pixel_spacing_mm=image.pixel_spacing_mm,
+    )
 
 
 def _open(source: DicomSource) -> DicomFile:
@@ -100,9 +111,11 @@ def _text(source: object, described: TextInput) -> NDArray[np.object_]:
     return np.array([[encoded]], dtype=object)
 
 
-def _array(array: NDArray[Any], tensor: TensorSpec, described: ImageInput | WaveformInput) -> NDArray[Any]:
+def _of_array(array: NDArray[Any], tensor: TensorSpec, described: ImageInput | WaveformInput) -> Prepared:
     if array.dtype == tensor.dtype.numpy and array.shape == tensor.dims:
-        return array
+        size = array.shape[0], array.shape[1]
+        as_it_is = place(size, size, Aspect.STRETCH) if isinstance(described, ImageInput) else None
+        return Prepared(inputs={tensor.name: array[np.newaxis]}, placement=as_it_is)
     expected = f"{tensor.dtype.numpy.name} {tensor.dims}"
     if isinstance(described, WaveformInput):
         msg = f"an array for this model must be {expected}, (samples, leads); give a DICOM file for the rest"
@@ -118,7 +131,9 @@ def _array(array: NDArray[Any], tensor: TensorSpec, described: ImageInput | Wave
     if not np.isfinite(values).all():
         msg = "the array holds values that are not finite numbers"
         raise InputError(msg)
-    return image_to_wire(Image(values=values, photometric_interpretation="MONOCHROME2"), described)
+    wire = image_to_wire(Image(values=values, photometric_interpretation="MONOCHROME2"), described)
+    size = array.shape[0], array.shape[1]
+    return Prepared(inputs={tensor.name: wire[np.newaxis]}, placement=placement_of(size, described))
 
 
 def check_arrays(contract: Contract, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

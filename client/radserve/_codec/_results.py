@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from radserve._codec._decode import untrusted
+from radserve._codec._segmentation import segmented
 from radserve.contracts import (
     DECISIONS,
     GENERATED_TEXT,
@@ -66,6 +67,9 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Predict
             raise OutOfScopeError(msg)
     if contract.task is Task.TEXT_GENERATION:
         return _generated(contract, prepared, answer)
+    if contract.task is Task.IMAGE_SEGMENTATION:
+        label_map, regions = segmented(contract, prepared, answer)
+        return Segmentation(**_origin(contract, prepared, answer), label_map=label_map, findings=regions)
     return _classified(contract, prepared, answer)
 
 

@@ -260,9 +260,6 @@ def _as_stored(value: float, dtype: np.dtype[Any]) -> float:
 
 
 def _pixel_spacing(dataset: Dataset, index: int) -> tuple[float, float] | None:
-    item = _functional_group(dataset, index, "PixelMeasuresSequence")
-    for source, keyword in ((item, "PixelSpacing"), (dataset, "ImagerPixelSpacing")):
-        spacing = numbers(source, keyword)
-        if len(spacing) == 2 and min(spacing) > 0:  # noqa: PLR2004 - row and column spacing
-            return spacing[0], spacing[1]
-    return None
+    """Pixel Spacing (PS3.3 10.7.1.1); Imager Pixel Spacing is the detector's, larger than in the patient."""
+    spacing = numbers(_functional_group(dataset, index, "PixelMeasuresSequence"), "PixelSpacing")
+    return (spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None  # noqa: PLR2004 - rows and columns

@@ -63,7 +63,7 @@ def image_to_wire(image: Image, described: ImageInput) -> NDArray[np.uint8 | np.
 def _cropped(image: Image, described: ImageInput) -> Image:
     if described.crop is None:
         return image
-    top, left, bottom, right = crop_box(*image.values.shape[:2], described.crop)
+    top, left, bottom, right = crop_box(image.values.shape[0], image.values.shape[1], described.crop)
     kept = np.s_[top:bottom, left:right]
     return replace(image, values=image.values[kept], valid=None if image.valid is None else image.valid[kept])
 

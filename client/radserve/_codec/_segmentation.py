@@ -1,0 +1,57 @@
+"""A label map on the wire's grid to one on the source image's own, and what is in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radserve._codec._decode import untrusted
+from radserve.contracts import LABEL_MAP
+from radserve.preprocess import to_source_grid
+from radserve.results import Region
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from radserve._codec._decode import Answer
+    from radserve._codec._prepare import Prepared
+    from radserve.contracts import Contract
+
+
+def segmented(contract: Contract, prepared: Prepared, answer: Answer) -> tuple[NDArray[np.uint8], tuple[Region, ...]]:
+    """Bring an answer's label map back to where the input came from.
+
+    Args:
+        contract: Names the labels: k is the value of the k-th.
+        prepared: Says how the input was brought to the wire.
+        answer: Holds LABEL_MAP.
+
+    Returns:
+        The label map on the source image's grid, read-only, and one region for each label.
+
+    Raises:
+        InferenceFailedError: A value of the map is none of the labels'.
+    """
+    (on_wire,) = answer.arrays[LABEL_MAP]
+    if on_wire.max() > len(contract.labels):
+        raise untrusted(contract, answer.request_id, "the label map holds a value that is no label's")
+    assert prepared.placement is not None  # noqa: S101 - a contract of this task has an image input
+    label_map = to_source_grid(on_wire, prepared.placement)
+    label_map.flags.writeable = False
+    counts = np.zeros(1 + len(contract.labels), np.int64)
+    for row in label_map:  # all at once would take eight bytes a pixel
+        counts += np.bincount(row, minlength=len(counts))
+    spacing = prepared.pixel_spacing_mm
+    regions = [
+        Region(
+            label=label.name,
+            value=value,
+            is_positive=count > 0,
+            pixel_count=count,
+            area_mm2=None if spacing is None else count * spacing[0] * spacing[1],
+            code=label.code,
+        )
+        for value, (label, count) in enumerate(zip(contract.labels, counts[1:].tolist(), strict=True), start=1)
+    ]
+    return label_map, tuple(regions)
