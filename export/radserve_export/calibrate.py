@@ -29,6 +29,7 @@ _BATCH = 64
 _FEWEST = 40
 # Temperatures beyond these say that the data is not what the network was trained for.
 _LOWEST, _HIGHEST = 0.05, 20.0
+_EDGE = 0.01
 _GRID, _ROUNDS = 41, 6
 _DIGITS = 4
 
@@ -90,8 +91,13 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
         raise SpecError(msg)
     logits, truth = logits_of(outputs.astype(np.float64), spec), _truth(spec, y)
     temperature = _fit(spec, logits[::2], truth[::2])
-    if not _LOWEST < temperature < _HIGHEST:
+    if not temperature < _HIGHEST * (1 - _EDGE):
         msg = f"{spec.name}: no temperature calibrates the model: is the held-out data labelled as the spec says?"
+        raise SpecError(msg)
+    if not temperature > _LOWEST * (1 + _EDGE):
+        msg = (
+            f"{spec.name}: calibrate: the held-out data is too easy to tell how sure to be: give harder data"
+        )
         raise SpecError(msg)
     before, after = (probabilities_of(logits[1::2] / t, spec) for t in (1.0, temperature))
     measured = truth[1::2]
@@ -104,6 +110,12 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
         "nll_before": float(_nll(before, measured, exclusive=spec.exclusive)),
         "nll_after": float(_nll(after, measured, exclusive=spec.exclusive)),
     }
+    if report["nll_after"] > report["nll_before"]:
+        msg = (
+            f"{spec.name}: calibrate: the temperature {temperature:g} that fits half of the held-out data makes the"
+            " other half worse: give more data, or leave the block out"
+        )
+        raise SpecError(msg)
     return msgspec.structs.replace(spec, calibration=Calibration(temperature=temperature)), report
 
 

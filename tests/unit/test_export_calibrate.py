@@ -75,6 +75,22 @@ def test_data_that_no_temperature_fits_is_refused(tmp_path: Path) -> None:
         calibrate(spec, outputs, (y + 1) % 3)
 
 
+def test_data_that_is_too_easy_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    outputs, _ = overconfident(spec, 1.0, n=400)
+    with pytest.raises(SpecError, match="too easy"):
+        calibrate(spec, outputs, outputs.argmax(axis=-1))
+
+
+def test_a_temperature_that_fits_one_half_alone_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    outputs, y = overconfident(spec, 3.0, n=400)
+    sharp, _ = overconfident(spec, 1.0, n=400)
+    outputs[1::2] = sharp[1::2]
+    with pytest.raises(SpecError, match="makes the other half worse"):
+        calibrate(spec, outputs, y)
+
+
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     with pytest.raises(SpecError, match="40 samples"):
