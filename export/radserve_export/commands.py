@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _Model = Annotated[Path | None, typer.Option(help="Another model file than the spec's; for one spec.")]
+_Custom = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE:NAME", help="A class or function of yours that the model may name; repeatable."),
+]
+_Trust = Annotated[
+    bool, typer.Option("--trust", help="Take an HDF5 file, and a system that cannot cut the model off the network.")
+]
+_Memory = Annotated[float, typer.Option(min=1, help="Memory that loading and running the model may take.")]
+_Time = Annotated[float, typer.Option(min=1, help="Time for converting the model, and for each batch it answers.")]
 _Skip = Annotated[bool, typer.Option("--skip-evaluation", help="Do not measure accuracy through the whole path.")]
 
 
@@ -33,7 +44,10 @@ def export(
     model: _Model = None,
     repository: Annotated[Path, typer.Option(help="Folder of the model repository.")] = Path("model_repository"),
     skip_evaluation: _Skip = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Load an .h5 file, which can run code.")] = False,
+    trust: _Trust = False,
+    custom_objects: _Custom = None,
+    memory_limit_gib: _Memory = DEFAULT_LIMITS.memory_gib,
+    time_limit_s: _Time = DEFAULT_LIMITS.time_s,
 ) -> None:
     """Export trained Keras models to a Triton model repository.
 
@@ -41,7 +55,7 @@ def export(
 
     Example: radserve export export/specs/chest_xray.yaml --repository model_repository
     """
-    with _one_line_errors() as messages:
+    with one_line_errors() as messages:
         from radserve.errors import SpecError  # noqa: PLC0415 - slow
         from radserve_export.pipeline import export as run  # noqa: PLC0415 - slow
 
@@ -50,11 +64,16 @@ def export(
             raise SpecError(msg)
         from radserve_export.evaluate import evaluate  # noqa: PLC0415 - slow
 
+        loading: dict[str, Any] = {
+            "trust": trust,
+            "custom_objects": custom_objects or (),
+            "limits": Limits(memory_gib=memory_limit_gib, time_s=time_limit_s),
+        }
         measure = None if skip_evaluation else evaluate
         for spec in specs:
             began = time.monotonic()
             with _stages(messages, spec.stem) as progress:
-                done = run(spec, repository, model=model, trust=trust, evaluate=measure, progress=progress)
+                done = run(spec, repository, model=model, evaluate=measure, progress=progress, **loading)
             _report(done, repository, time.monotonic() - began)
 
 
@@ -70,7 +89,7 @@ def check(
     import json  # noqa: PLC0415 - with the rest
     from dataclasses import asdict  # noqa: PLC0415 - with the rest
 
-    with _one_line_errors():
+    with one_line_errors():
         from radserve_export.check import check_repository  # noqa: PLC0415 - slow
 
         findings = check_repository(repository)
@@ -96,7 +115,7 @@ def train(
 
     Example: radserve train export/specs/chest_xray.yaml --data pneumoniamnist.npz --output mine.keras
     """
-    with _one_line_errors() as messages:
+    with one_line_errors() as messages:
         from radserve.errors import SpecError  # noqa: PLC0415 - slow
 
         if data is not None and data_folder is not None:
@@ -117,7 +136,7 @@ def train(
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[Console]:
+def one_line_errors() -> Iterator[Console]:
     """Turn errors and Ctrl-C into one line and an exit code."""
     from rich.console import Console  # noqa: PLC0415 - slow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,12 +13,16 @@ import msgspec
 from radserve.contracts import Task
 from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
+from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
 from radserve_export.layout import lay_out
 from radserve_export.network import Conversion, Form
 from radserve_export.parity import check_parity
 from radserve_export.publication import prune, publish
+from radserve_export.real_inputs import real_batches
 from radserve_export.reference import Reference, check_fit, parity_stages
+from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
+from radserve_export.sandbox.network import converted_network
 from radserve_export.spec import load_spec
 from radserve_export.tokenizer import read_tokenizer
 
@@ -65,6 +70,8 @@ def export(
     *,
     model: Path | None = None,
     trust: bool = False,
+    custom_objects: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
     evaluate: Evaluate | None = None,
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> Exported:
@@ -74,7 +81,10 @@ def export(
         spec_path: The spec.
         repository: The model repository; made if it is not there.
         model: Another model file than the spec's.
-        trust: Load formats that could run code.
+        trust: Take formats that cannot be looked at in full (HDF5), and a
+            system that cannot confine the process that loads the model.
+        custom_objects: ``module:NAME`` of classes and functions that the model may name.
+        limits: What the process that loads the model may use.
         evaluate: Measures the staged model; None skips it.
         progress: Told which stage begins.
 
@@ -85,21 +95,36 @@ def export(
     spec = load_spec(spec_path)
     tokenizer = read_tokenizer(spec_path.parent / spec.tokenizer) if spec.tokenizer else None
     progress("loading and converting the model")
-    network = _network(spec, model or spec_path.parent / spec.model, trust=trust)
-    wire = check_fit(spec, network, tokenizer)
-    steps = build_steps(spec, network, wire, tokenizer)
-    progress("comparing with Keras")
-    reference = Reference(spec, network, tokenizer)
-    parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer), spec=spec)
-    checked = _Checked(spec=spec, network=network, steps=steps, reference=reference, parity=parity)
-    progress("writing the repository")
-    with repo.locked(repository):
-        version = _identical_version(checked, repository)
-        if version is not None:
-            known = repo.evaluation_of(repository, spec.name, version)
-            if evaluate is None or _still_good(spec, known):
-                return Exported(name=spec.name, version=version, is_new=False, parity=parity, evaluation=known)
-        return _publish(checked, repository, evaluate, progress)
+    with ExitStack() as until_published:
+        network = _network(
+            spec,
+            model or spec_path.parent / spec.model,
+            until_published,
+            trust=trust,
+            custom_objects=custom_objects,
+            limits=limits,
+        )
+        wire = check_fit(spec, network, tokenizer)
+        if spec.calibrate is not None:
+            progress("fitting the temperature on held-out data")
+        spec, calibration = calibrate_on_held_out(spec, spec_path.parent, network, tokenizer)
+        steps = build_steps(spec, network, wire, tokenizer)
+        progress("comparing with Keras")
+        reference = Reference(spec, network, tokenizer)
+        first = next(step for step in steps if step.graph is not None)
+        real = real_batches(spec, spec_path.parent, first.inputs, tokenizer)
+        parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer, real=real), spec=spec)
+        checked = _Checked(
+            spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration
+        )
+        progress("writing the repository")
+        with repo.locked(repository):
+            version = _identical_version(checked, repository)
+            if version is not None:
+                known = repo.evaluation_of(repository, spec.name, version)
+                if evaluate is None or _still_good(spec, known):
+                    return Exported(name=spec.name, version=version, is_new=False, parity=parity, evaluation=known)
+            return _publish(checked, repository, evaluate, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +136,7 @@ class _Checked:
     steps: Sequence[Step]
     reference: Reference
     parity: dict[str, Any]
+    calibration: dict[str, Any] | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -122,13 +148,13 @@ class _Checked:
         return lay_out(self.spec, self.network, self.steps, repository, version)
 
 
-def _network(spec: Spec, path: Path, *, trust: bool) -> Network:
-    from radserve_export.from_keras.convert import convert  # noqa: PLC0415 - TensorFlow takes seconds to import
-    from radserve_export.from_keras.load import load_model  # noqa: PLC0415 - as above
-
-    model, sha256 = load_model(path, trust=trust)
+def _network(
+    spec: Spec, path: Path, opened: ExitStack, *, trust: bool, custom_objects: Sequence[str], limits: Limits
+) -> Network:
     form = Form.NAMED if spec.task is Task.TENSORS else Form.PLAIN
-    return convert(model, Conversion(form=form), source_sha256=sha256)
+    return opened.enter_context(
+        converted_network(path, Conversion(form=form), trust=trust, custom_objects=custom_objects, limits=limits)
+    )
 
 
 def _newest(checked: _Checked, repository: Path) -> int:
@@ -168,6 +194,7 @@ def _publish(
             source_sha256=network.source_sha256,
             tools=network.tools | {name: installed_version(name) for name in _TOOLS},
             parity=checked.parity,
+            calibration=checked.calibration,
         )
         repo.write_staged_manifest(staged, manifest)
         if evaluate is not None and spec.evaluation is not None:

@@ -6,7 +6,8 @@ import io
 import json
 import stat
 import zipfile
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,7 +16,12 @@ import pytest
 from radserve.errors import ConversionError, UntrustedModelError
 from radserve_export.from_keras import archive
 from radserve_export.from_keras.archive import check_archive
+from radserve_export.from_keras.configuration import Custom
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Check = Callable[..., set[Custom]]
 DENSE = {
     "module": "keras.layers",
     "class_name": "Dense",
@@ -64,8 +70,20 @@ def _link(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def test_a_plain_archive_passes() -> None:
-    check_archive(_archive(None, None, ("assets/layers/vocabulary.txt", b"a\n")), "m.keras")
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Checks an archive of these bytes: ``check(content, *custom_names)``."""
+
+    def check_content(content: bytes, *custom: str) -> set[Custom]:
+        path = tmp_path / "m.keras"
+        path.write_bytes(content)
+        return check_archive(path, frozenset(custom))
+
+    return check_content
+
+
+def test_a_plain_archive_passes(check: Check) -> None:
+    assert check(_archive(None, None, ("assets/layers/vocabulary.txt", b"a\n"))) == set()
 
 
 @pytest.mark.parametrize(
@@ -81,12 +99,12 @@ def test_a_plain_archive_passes() -> None:
         (_layer(config={"activation": {"class_name": "__lambda__", "config": {}}}), "__lambda__"),
         (_layer(class_name="TFSMLayer"), "layer 'dense' (TFSMLayer)"),
         (_layer(class_name="TorchModuleWrapper"), "unpickles"),
-        (_layer(module="os", class_name="system"), "system of os: only Keras' own classes"),
+        (_layer(module="os", class_name="system"), "system of os: only Keras' own layers"),
         (_layer(module="subprocess", class_name="Popen"), "Popen of subprocess"),
         (_layer(module="keras.src.utils.file_utils", class_name="get_file"), "get_file of keras.src.utils"),
         (_layer(module="keras.utils", class_name="get_file"), "get_file of keras.utils"),
-        (_layer(module="builtins", class_name="function", config="evil"), "function of builtins"),
-        (_layer(module=None, class_name="Evil", registered_name="my_package>Evil"), "Evil: only Keras' own"),
+        (_layer(module="builtins", class_name="function", config="evil"), "evil of builtins"),
+        (_layer(module=None, class_name="Evil", registered_name="my_package>Evil"), "my_package>Evil: only Keras' own"),
         (_layer(registered_name="my_package>Dense"), "Dense of keras.layers: only Keras' own"),
         (_layer(module="kerasx.layers"), "Dense of kerasx.layers"),
         (_layer(module=["os"]), "it is not a class"),
@@ -113,30 +131,30 @@ def test_a_plain_archive_passes() -> None:
         ),
     ],
 )
-def test_what_could_do_more_than_be_read_is_refused_by_name(content: bytes, named: str) -> None:
+def test_what_could_do_more_than_be_read_is_refused_by_name(check: Check, content: bytes, named: str) -> None:
     with pytest.raises(UntrustedModelError) as caught:
-        check_archive(content, "m.keras")
+        check(content)
     assert named in str(caught.value)
     assert str(caught.value).startswith("m.keras")
 
 
-def test_a_member_that_is_there_twice_is_refused() -> None:
+def test_a_member_that_is_there_twice_is_refused(check: Check) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         content = _archive(None, None, ("config.json", b"{}"))
     with pytest.raises(UntrustedModelError, match=r"'config\.json': it is there twice"):
-        check_archive(content, "m.keras")
+        check(content)
 
 
-def test_oversized_members_are_refused_before_they_are_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_members_are_refused_before_they_are_inflated(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 1000)
     with pytest.raises(UntrustedModelError, match="it is too large"):
-        check_archive(_archive(), "m.keras")
+        check(_archive())
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"PK\x03\x04", _archive()[:-40], _archive(None, b"not HDF5"), b"\x89HDF\r\n\x1a\n" + b"\0" * 600],
 )
-def test_a_damaged_archive_says_how_to_get_a_good_one(content: bytes) -> None:
+def test_a_damaged_archive_says_how_to_get_a_good_one(check: Check, content: bytes) -> None:
     with pytest.raises(ConversionError, match=r"save the model again with model\.save"):
-        check_archive(content, "m.keras")
+        check(content)
