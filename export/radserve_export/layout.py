@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
-from radserve.contracts import Contract, wire_tensors
+from radserve.contracts import PROBABILITIES, Contract, wire_tensors
 from radserve.errors import ConversionError, SpecError
 from radserve_export.check import ServedModel, check_models
 from radserve_export.publication import COPIES
@@ -55,7 +55,8 @@ def lay_out(spec: Spec, network: Network, steps: Sequence[Step], repository: Pat
     contract = _contract(spec, network, steps, version)
     configs = {spec.name: ensemble_config(contract, steps)}
     configs |= {step.name: step_config(step, spec.serving, (version,)) for step in steps}
-    labels = "".join(f"{label.name}\n" for label in contract.labels)
+    classified = contract.outputs[0].name == PROBABILITIES
+    labels = "".join(f"{label.name}\n" for label in contract.labels) if classified else ""
     _check_before_writing(steps, configs, version, {spec.name: labels} if labels else {})
     older = version_before(repository, spec.name, version)
     names = follow(configs, version, None if older is None else read_version(repository, spec.name, older))

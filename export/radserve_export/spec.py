@@ -275,7 +275,8 @@ def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for 
         return "labels: two have the same name"
     if spec.serving.max_batch_size == 0:
         return "serving.max_batch_size: 0 is for task tensors alone"
-    if spec.exclusive and len(names) == 1:
+    # In a segmentation the background is a class, too.
+    if spec.exclusive and len(names) == 1 and spec.task is not Task.IMAGE_SEGMENTATION:
         return "exclusive: exactly one label can only apply where there are at least two"
     return _wrong_extras(spec) or _wrong_evaluation(spec, names) or _wrong_scaling(spec)
 

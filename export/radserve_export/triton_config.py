@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from radserve.contracts import CONTRACT_PARAMETER, Datatype, dump_contract
+from radserve.contracts import CONTRACT_PARAMETER, PROBABILITIES, Datatype, dump_contract
 from radserve.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def ensemble_config(contract: Contract, steps: Sequence[Step]) -> ModelConfig:
     """
     config = pb.ModelConfig(name=contract.name, platform="ensemble", max_batch_size=contract.max_batch_size)
     _tensors(config, contract.inputs, contract.outputs)
-    if contract.labels:
+    if contract.labels and contract.outputs[0].name == PROBABILITIES:
         config.output[0].label_filename = labels_file(contract.version)
     config.version_policy.specific.versions.append(contract.version)
     for step in steps:

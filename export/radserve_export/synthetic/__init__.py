@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage", "report_impression")
+GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage", "report_impression", "ct_lesion")
 
 
 class Split(str, Enum):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from radserve.contracts import Task
 from radserve_export.tasks.classification import Classification
+from radserve_export.tasks.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from radserve_export.tasks._rules import Rules
@@ -14,6 +15,7 @@ _RULES: dict[Task, Rules] = {
     Task.IMAGE_CLASSIFICATION: Classification(),
     Task.SIGNAL_CLASSIFICATION: Classification(),
     Task.TEXT_CLASSIFICATION: Classification(),
+    Task.IMAGE_SEGMENTATION: Segmentation(),
 }
 
 
