@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 
-from radserve_export.synthetic._instance import coded, instance_file, patient_study_series, uid
+from radserve_export.synthetic._instance import axial_plane, coded, instance_file, patient_study_series
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,17 +63,8 @@ def ct_file(drawn: Slice) -> bytes:
 
 
 def _plane(drawn: Slice) -> Dataset:
-    """Frame of Reference, Image Plane, and how CT Image says it was acquired (PS3.3 C.7.4, C.7.6.2, C.8.2.1)."""
-    rows, columns = drawn.hu.shape
-    high, wide = drawn.spacing_mm
-    item = Dataset()
-    item.FrameOfReferenceUID = uid("frame of reference", drawn.identity)
-    item.PositionReferenceIndicator = None
-    item.PatientPosition = "HFS"
-    item.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    item.ImagePositionPatient = [round(-(columns - 1) / 2 * wide, 4), round(-(rows - 1) / 2 * high, 4), 0]
-    item.PixelSpacing = [high, wide]
-    item.SliceThickness = drawn.thickness_mm
+    """Where the slice lies, and how CT Image says it was acquired (PS3.3 C.8.2.1)."""
+    item = axial_plane(drawn.identity, drawn.hu.shape, drawn.spacing_mm, drawn.thickness_mm)
     item.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     item.BodyPartExamined = drawn.body_part
     item.AnatomicRegionSequence = [coded(_REGIONS[drawn.body_part])]

@@ -63,6 +63,28 @@ def patient_study_series(identity: str, *, modality: str, shown: str, age_years:
     return item
 
 
+def axial_plane(identity: str, shape: tuple[int, ...], spacing_mm: tuple[float, float], thickness_mm: float) -> Dataset:
+    """Frame of Reference and Image Plane of an axial slice around the origin (PS3.3 C.7.4, C.7.6.2).
+
+    Args:
+        identity: As for ``patient_study_series``.
+        shape: Rows and columns.
+        spacing_mm: Pixel Spacing (0028,0030), rows and columns.
+        thickness_mm: Slice Thickness (0018,0050).
+    """
+    rows, columns = shape
+    high, wide = spacing_mm
+    item = Dataset()
+    item.FrameOfReferenceUID = uid("frame of reference", identity)
+    item.PositionReferenceIndicator = None
+    item.PatientPosition = "HFS"
+    item.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    item.ImagePositionPatient = [round(-(columns - 1) / 2 * wide, 4), round(-(rows - 1) / 2 * high, 4), 0]
+    item.PixelSpacing = [high, wide]
+    item.SliceThickness = thickness_mm
+    return item
+
+
 def instance_file(sop_class: UID, identity: str, *modules: Dataset) -> bytes:
     """Write modules as one DICOM file, Explicit VR Little Endian.
 
