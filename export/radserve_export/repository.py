@@ -175,4 +175,3 @@ def link(source: str | Path, target: str | Path) -> None:
 def _beside(repository: Path) -> Path:
     """Where renaming into the repository is possible: beside it, inside it where it is a mount point."""
     return repository if os.path.ismount(repository) else repository.parent
-

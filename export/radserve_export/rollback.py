@@ -77,7 +77,7 @@ def _target(repository: Path, current: Version) -> int:
 
 
 def _publish_again(repository: Path, older: Version, current: Version, version: int) -> None:
-    name, number = older.manifest.name, older.manifest.version
+    number = older.manifest.version
     configs = renumbered(older, version)
     plain = {model: plain_name(model, older) for model in older.manifest.models}
     names = follow(configs, version, current)
@@ -118,4 +118,3 @@ def published_models(repository: Path) -> list[str]:
         raise RepositoryError(msg)
     folders = sorted(folder for folder in repository.iterdir() if folder.is_dir())
     return [folder.name for folder in folders if any((v / COPIES).is_dir() for v in version_folders(folder))]
-

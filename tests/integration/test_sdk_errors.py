@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.repositories import write_add_one, write_python
+from support.servers import raw_server, write_certificate
 
 from radserve import (
     TLS,
@@ -32,8 +30,7 @@ from radserve import (
     _codec,
     _transport,
 )
-from radserve_server import EmbeddedServer, find_triton
-from radserve_server.process import ServerProcess
+from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,28 +212,6 @@ def test_closing_ends_the_calls_in_flight(server: EmbeddedServer) -> None:
             call.result(5)
 
 
-@contextmanager
-def raw_server(repository: Path, *arguments: str) -> Iterator[tuple[ServerProcess, str]]:
-    """A Triton that no canary of ours could reach: behind TLS, or restricted."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    standard = [
-        f"--model-repository={repository}",
-        "--grpc-address=127.0.0.1",
-        f"--grpc-port={port}",
-        "--allow-http=false",
-        "--allow-metrics=false",
-    ]
-    process = ServerProcess(find_triton(), [*standard, *arguments], drain_s=5)
-    process.start()
-    try:
-        assert process.listening.wait(60), process.telling_line()
-        yield process, f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-
-
 def test_a_restricted_call_is_told_apart_from_a_dead_server(tmp_path: Path) -> None:
     write_add_one(tmp_path)
     restricted = "--grpc-restricted-protocol=model-repository:key=secret"
@@ -274,22 +249,10 @@ def _kind(model: Model) -> type | None:
     return None
 
 
-def _certificate(folder: Path, name: str, signed_by: str | None = None) -> None:
-    openssl = shutil.which("openssl")
-    assert openssl
-    key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key)]
-    command += ["-out", str(certificate), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    if signed_by:
-        command += ["-CA", str(folder / f"{signed_by}.pem"), "-CAkey", str(folder / f"{signed_by}.key")]
-        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed program
-
-
 def test_tls_and_mutual_tls_connect_and_nothing_falls_back_to_plain_text(tmp_path: Path) -> None:
     write_add_one(tmp_path / "repository")
     for name, signed_by in (("ca", None), ("other", None), ("server", "ca"), ("client", "ca")):
-        _certificate(tmp_path, name, signed_by)
+        write_certificate(tmp_path, name, signed_by)
     arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-server-cert={tmp_path}/server.pem"]
     arguments += [f"--grpc-server-key={tmp_path}/server.key", f"--grpc-root-cert={tmp_path}/ca.pem"]
     ours = {"private_key": tmp_path / "client.key", "certificate_chain": tmp_path / "client.pem"}

@@ -113,15 +113,15 @@ def runner(model: onnx.ModelProto) -> Runner:
     return Chain([model])
 
 
-def dense_network(*, outputs: int = 3, seed: int = 0) -> Network:
-    """Flatten, MatMul, Softmax on ``(ROWS, COLUMNS, 1)``; it is its own reference."""
-    weights: NDArray[np.float32] = np.random.default_rng(seed).normal(size=(FEATURES, outputs)).astype(np.float32)
+def dense_network(*, outputs: int = 3, seed: int = 0, rows: int = ROWS) -> Network:
+    """Flatten, MatMul, Softmax on ``(rows, COLUMNS, 1)``; it is its own reference."""
+    weights: NDArray[np.float32] = np.random.default_rng(seed).normal(size=(rows * COLUMNS, outputs)).astype(np.float32)
     nodes = [
         helper.make_node("Flatten", [NETWORK_INPUT], ["flat"], "flat"),
         helper.make_node("MatMul", ["flat", "weights"], ["logits"], "dense"),
         helper.make_node("Softmax", ["logits"], [NETWORK_OUTPUT], "softmax"),
     ]
-    return _network(nodes, TensorProto.FLOAT, (ROWS, COLUMNS, 1), {"weights": weights}, outputs)
+    return _network(nodes, TensorProto.FLOAT, (rows, COLUMNS, 1), {"weights": weights}, outputs)
 
 
 def token_network() -> Network:

@@ -8,7 +8,7 @@ from support.exports import dense_network, image_spec, text_spec, token_network,
 from radserve.contracts import CONTRACT_PARAMETER, Datatype, TensorSpec, parse_contract, wire_tensors
 from radserve.errors import RepositoryError
 from radserve_export.ensemble import build_steps
-from radserve_export.layout import build_files
+from radserve_export.layout import lay_out
 from radserve_export.spec import load_spec
 from radserve_export.tokenizer import read_tokenizer
 from radserve_export.triton_config import dump_config, parse_config
@@ -32,8 +32,12 @@ def build(tmp_path: Path) -> Build:
         if spec.input is not None:
             wire, _ = wire_tensors(spec.task, spec.input, len(spec.labels))
         steps = build_steps(spec, network, wire, tokenizer)
-        files = build_files(spec, network, steps, tmp_path / "repository", 1)
-        return {name.split("/")[0]: parse_config(content) for name, content in files.items() if name.endswith(".pbtxt")}
+        files = lay_out(spec, network, steps, tmp_path / "repository", 1).files
+        return {
+            name.split("/")[0]: parse_config(content)
+            for name, content in files.items()
+            if name.endswith("/config.pbtxt")
+        }
 
     return of
 
@@ -113,7 +117,7 @@ def test_the_contract_and_the_labels_travel_with_the_ensemble(build: Build) -> N
     assert [label.name for label in contract.labels] == ["a", "b", "c"]
     assert contract.inputs[0] == TensorSpec(name="PIXELS", dtype=Datatype.UINT8, dims=(4, 3, 1))
     assert [(output.name, output.label_filename) for output in ensemble.output] == [
-        ("PROBABILITIES", "labels.txt"),
+        ("PROBABILITIES", "1/labels.txt"),
         ("DECISIONS", ""),
     ]
 

@@ -360,13 +360,16 @@ def test_the_public_models_configuration_is_what_is_written_last(
     pipeline.export(spec, models)
     use_network(dense_network(seed=1))
     placed: list[str] = []
-    for name in ("rename", "replace"):
 
-        def spy(source: Path, target: Path, original: Any = getattr(Path, name)) -> Any:
+    def spied(original: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(source: Path, target: Path) -> Any:
             placed.append(Path(target).relative_to(models).as_posix())
             return original(source, target)
 
-        monkeypatch.setattr(Path, name, spy)
+        return spy
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, spied(getattr(Path, name)))
     pipeline.export(spec, models)
     steps = ["tiny_preprocess", "tiny_network", "tiny_postprocess"]
     folders = [f"{name}/2" for name in (*steps, "tiny")]

@@ -1,0 +1,201 @@
+"""Asks running servers to load what lies in their repository."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from radserve.contracts import CONTRACT_PARAMETER
+from radserve.contracts.manifest import MANIFEST, read_manifest, version_folders
+from radserve.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    ModelNotFoundError,
+    RepositoryError,
+    RequestRejectedError,
+    ServerError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+from radserve_export.versions import read_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_ERRORS: dict[str, type[ServerError]] = {
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "UNAVAILABLE": ServerUnavailableError,
+    "NOT_FOUND": ModelNotFoundError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": UnauthenticatedError,
+    "INVALID_ARGUMENT": RequestRejectedError,
+}
+# What Triton says, and what to do about it; all else is told in its own words.
+_ADVICE = (
+    ("protocol is restricted", "give --protocol-key, and its secret in RADSERVE_PROTOCOL_SECRET"),
+    ("explicit model load / unload is not allowed", "start the server with --model-control-mode=explicit"),
+    ("failed to poll from model repository", "the server's own log and 'radserve check' say why"),
+)
+_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 2**29)]
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How to reach the model repository service of a server.
+
+    Attributes:
+        tls_ca: File of the certificate authorities to trust; None connects without TLS.
+        tls_certificate: File of the client's certificate chain, for mutual TLS.
+        tls_key: File of the client's private key, for mutual TLS.
+        insecure: Allow plain text to another machine.
+        protocol_key: Key of Triton's ``--grpc-restricted-protocol``.
+        protocol_secret: Its value.
+        timeout_s: Longest wait for a model to be loaded.
+    """
+
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    insecure: bool = False
+    protocol_key: str | None = None
+    protocol_secret: str | None = None
+    timeout_s: float = 120.0
+
+
+def publish_to(url: str, repository: Path, name: str, access: Access) -> int:
+    """Let a server load the newest version of a public model, and wait until it is ready.
+
+    The steps are loaded first: they serve the version before, too, until the
+    public model goes over. What only that version needs is unloaded then.
+
+    Args:
+        url: ``host:port`` of the server's gRPC service.
+        repository: The model repository, as this machine sees it.
+        name: The public model.
+        access: How to reach the server.
+
+    Returns:
+        The version.
+
+    Raises:
+        RepositoryError: There is no such model.
+        ServerError: The server cannot be reached, refuses, or does not get ready;
+            the message says what to do.
+    """
+    folders = version_folders(repository / name)
+    if not folders:
+        msg = f"{repository} has no public model {name}: name one of its ensembles"
+        raise RepositoryError(msg)
+    version = read_version(repository, name, int(folders[-1].name))
+    number = version.manifest.version
+    public = [model for model, config in version.configs.items() if config.HasField("ensemble_scheduling")]
+    steps = [model for model in version.manifest.models if model not in public]
+    with _server(url, access) as server:
+        for model in (*steps, *reversed(public)):
+            server.load(model)
+        for model in public:
+            wanted = version.configs[model].parameters[CONTRACT_PARAMETER].string_value
+            server.check(model, number, wanted)
+        server.unload(_superseded(folders, version.manifest.models), public, number)
+    return number
+
+
+def _superseded(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
+    """Models that an older version had and the newest has not, public ones first."""
+    older = [read_manifest(folder / MANIFEST).models for folder in folders if (folder / MANIFEST).is_file()]
+    return list(dict.fromkeys(model for one in older for model in one if model not in models))
+
+
+@contextmanager
+def _server(url: str, access: Access) -> Iterator[_Server]:
+    if access.tls_ca is None and not access.insecure and not _is_loopback(url):
+        msg = f"{url} is not this machine: give --tls-ca, or --insecure if the network is trusted"
+        raise RequestRejectedError(msg)
+    try:
+        with triton.InferenceServerClient(
+            url,
+            ssl=access.tls_ca is not None,
+            root_certificates=access.tls_ca,
+            certificate_chain=access.tls_certificate,
+            private_key=access.tls_key,
+            channel_args=_OPTIONS,
+        ) as client:
+            yield _Server(client, url, access)
+    except InferenceServerException as error:
+        code = str(error.status()).rpartition(".")[2]
+        raise _ERRORS.get(code, InferenceFailedError)(_told(url, str(error.message())), code=code) from error
+    except OSError as error:
+        msg = f"cannot read the certificate file {error.filename}: {error.strerror}"
+        raise RequestRejectedError(msg) from error
+
+
+def _told(url: str, message: str) -> str:
+    line = " ".join(message.split())
+    advice = next((advice for text, advice in _ADVICE if text in line), None)
+    return f"{url}: {line}" + (f": {advice}" if advice else "")
+
+
+class _Server:
+    def __init__(self, client: Any, url: str, access: Access) -> None:  # noqa: ANN401 - untyped library
+        self._client = client
+        self._url = url
+        headers = {f"triton-grpc-protocol-{access.protocol_key}": access.protocol_secret}
+        self._options = {
+            "headers": headers if access.protocol_key else None,
+            "client_timeout": access.timeout_s,
+        }
+        self._timeout_s = access.timeout_s
+
+    def load(self, model: str) -> None:
+        self._client.load_model(model, **self._options)
+
+    def check(self, model: str, version: int, contract: str) -> None:
+        """The server must be ready with the contract that lies in the repository."""
+        ready = self._client.is_model_ready(model, str(version), **self._options)
+        config = self._client.get_model_config(model, **self._options).config if ready else None
+        if config is None or config.parameters[CONTRACT_PARAMETER].string_value != contract:
+            msg = (
+                f"{self._url} does not serve version {version} of {model}: its repository is another one:"
+                " copy this one to where the server reads it, and publish again"
+            )
+            raise ModelNotFoundError(msg, model=model, version=version)
+
+    def unload(self, models: Sequence[str], public: Sequence[str], version: int) -> None:
+        """Unload steps that no version served needs, once the older public model is gone."""
+        deadline = time.monotonic() + self._timeout_s
+        while loaded := {entry.name for entry in self._index() if entry.state == "READY" and entry.name in models}:
+            leaving = [e for e in self._index() if e.name in public and e.version != str(version) and _is_busy(e)]
+            if not leaving:
+                for model in models:
+                    if model in loaded:
+                        self._client.unload_model(model, **self._options)
+                return
+            if time.monotonic() > deadline:
+                msg = f"{self._url} still serves an older version of {public[0]}: requests to it have not ended"
+                raise DeadlineExceededError(msg, model=public[0])
+            time.sleep(_POLL_S)
+
+    def _index(self) -> list[Any]:
+        return list(self._client.get_model_repository_index(**self._options).models)
+
+
+def _is_busy(entry: Any) -> bool:  # noqa: ANN401 - a protobuf message
+    return entry.state in ("READY", "UNLOADING", "LOADING")
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.rpartition(":")[0].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,299 @@
+"""Publishing and rolling back while a Triton in explicit mode serves the repository under load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydicom
+import pytest
+import tritonclient.grpc as triton
+import typer
+from support.exports import ROWS, dense_network, image_spec, write_spec
+from support.servers import free_port, raw_server, write_certificate
+from typer.testing import CliRunner
+
+from radserve import Client
+from radserve.contracts import PROBABILITIES
+from radserve_export import pipeline, release_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from radserve import Classification
+    from radserve_server import EmbeddedServer
+
+    Publish = Callable[..., int]
+
+CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+WIDTHS = {1: 400, 2: 1500, 3: 3000, 4: 800}
+CALLERS = 3
+SEEN_BEFORE_GOING_ON = 120
+
+app = typer.Typer()
+for command in (release_commands.publish, release_commands.rollback):
+    app.command()(command)
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Export a version with a window and a network of its own to ``tmp_path/models``."""
+
+    def run(version: int, *, rows: int = ROWS, **changes: Any) -> int:
+        network = dense_network(seed=version, rows=rows)
+        monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: network)
+        described = image_spec(**changes)
+        window = {"kind": "fixed", "center": 40, "width": WIDTHS[version]}
+        described["input"] |= {"modalities": ["CT"], "window": window, "rows": rows}
+        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models").version
+
+    return run
+
+
+def _run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+class _Load:
+    """Callers that send the same file again and again, and note what came back."""
+
+    def __init__(self, url: str) -> None:
+        self.client = Client(url, timeout_s=20)
+        self.answers: list[Classification] = []
+        self.expected: dict[int, dict[str, float]] = {}
+        self._stop = threading.Event()
+        self._more = threading.Condition()
+        self._pool = ThreadPoolExecutor(CALLERS)
+        model = self.client.model("tiny")
+        self._callers = [self._pool.submit(self._call, model) for _ in range(CALLERS)]
+
+    def _call(self, model: Any) -> None:
+        while not self._stop.is_set():
+            answer = model.predict(CT)
+            with self._more:
+                self.answers.append(answer)
+                self._more.notify_all()
+
+    def go_on(self) -> None:
+        """Note what the version served now must answer, and let some requests pass."""
+        model = self.client.model("tiny")
+        (row,) = model.infer(model.prepare(CT))[PROBABILITIES]
+        names = [one.name for one in model.contract.labels]
+        self.expected[model.contract.version] = dict(zip(names, map(float, row), strict=True))
+        with self._more:
+            seen = len(self.answers)
+            self._more.wait_for(lambda: len(self.answers) >= seen + SEEN_BEFORE_GOING_ON, timeout=60)
+
+    def finish(self) -> None:
+        """Stop; raises what a caller met."""
+        self._stop.set()
+        try:
+            for caller in self._callers:
+                caller.result(60)
+        finally:
+            self._pool.shutdown()
+            self.client.close()
+
+    def check(self) -> None:
+        """Every answer is that of the version it reports."""
+        for answer in self.answers:
+            found = {finding.label: finding.probability for finding in answer.findings}
+            assert found == pytest.approx(self.expected[answer.version], abs=1e-6), answer.version
+
+    def count(self) -> dict[int, int]:
+        versions = [answer.version for answer in self.answers]
+        return {version: versions.count(version) for version in sorted(set(versions))}
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_publishing_and_rolling_back_under_load_loses_no_request_and_mixes_no_versions(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer], *, fuse: bool
+) -> None:
+    models = tmp_path / "models"
+    export(1, serving={"fuse": fuse})
+    server = start_server(models)
+    load = _Load(server.grpc_url)
+    try:
+        load.go_on()
+        assert export(2, serving={"fuse": fuse}) == 2
+        load.go_on()  # the files are there, the server has not been asked: it goes on with version 1
+        assert set(load.expected) == {1}
+        assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
+        load.go_on()
+        code, output, _ = _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)
+        assert (code, output.splitlines()[-1]) == (0, f"{server.grpc_url} serves tiny version 3")
+        load.go_on()
+    finally:
+        load.finish()
+    load.check()
+    counts = load.count()
+    assert set(counts) == {1, 2, 3}
+    assert min(counts.values()) >= SEEN_BEFORE_GOING_ON
+    # The window and the weights of version 1 are back, and version 2's were others.
+    assert load.expected[3] == pytest.approx(load.expected[1], abs=1e-6)
+    assert load.expected[2] != pytest.approx(load.expected[1], abs=1e-3)
+
+
+def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_is_unloaded(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    models = tmp_path / "models"
+    export(1)
+    server = start_server(models)
+    load = _Load(server.grpc_url)
+    try:
+        load.go_on()
+        export(2, rows=6)
+        assert _run("publish", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
+        load.go_on()
+        assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
+        load.go_on()
+    finally:
+        load.finish()
+    load.check()
+    assert set(load.count()) == {1, 2, 3}
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        ready = {one.name for one in client.get_model_repository_index().models if one.state == "READY"}
+    assert ready == {"tiny", "tiny_pipeline_3"}
+
+
+@pytest.mark.full
+def test_many_versions_in_a_row_lose_no_request(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    models = tmp_path / "models"
+    export(1)
+    server = start_server(models)
+    load = _Load(server.grpc_url)
+    try:
+        load.go_on()
+        for version in (2, 3, 4, 1, 2, 3):
+            export(version)
+            assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
+            load.go_on()
+        for _ in range(3):
+            assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
+            load.go_on()
+    finally:
+        load.finish()
+    load.check()
+    assert set(load.count()) == set(range(1, 11))
+
+
+def test_a_server_that_reads_another_repository_is_told(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    export(1)
+    (tmp_path / "models").rename(tmp_path / "other")
+    server = start_server(tmp_path / "other")
+    export(1)
+    export(2)
+    code, output, errors = _run("publish", "--repository", tmp_path / "models", "--url", server.grpc_url)
+    assert (code, output) == (1, "")
+    assert "does not serve version 2 of tiny: its repository is another one: copy this one" in errors
+    assert errors.count("\n") == 1
+
+
+def test_one_server_that_is_down_does_not_keep_the_others_from_the_version(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    models = tmp_path / "models"
+    export(1)
+    server = start_server(models)
+    export(2)
+    down = f"127.0.0.1:{free_port()}"
+    code, output, errors = _run("publish", "--repository", models, "--url", down, "--url", server.grpc_url)
+    assert (code, output) == (1, f"{server.grpc_url} serves tiny version 2\n")
+    assert errors.startswith(f"radserve: {down}: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_version_that_does_not_load_leaves_the_old_one_serving(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    models = tmp_path / "models"
+    export(1)
+    server = start_server(models)
+    export(2)
+    graph = models / "tiny_pipeline/2/model.onnx"
+    graph.write_bytes(b"not a graph")
+    code, _, errors = _run("publish", "--repository", models, "--url", server.grpc_url)
+    assert code == 1
+    assert "tiny_pipeline/2/model.onnx: differs from what was published" in errors
+    with Client(server.grpc_url) as client:
+        assert client.model("tiny").predict(CT).version == 1
+
+
+def test_a_restricted_server_takes_the_right_secret_alone(
+    tmp_path: Path, export: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    export(1)
+    restricted = "--grpc-restricted-protocol=model-repository:admin=s3cret"
+    with raw_server(models, "--model-control-mode=explicit", restricted) as (_, url):
+        options = ("publish", "--repository", models, "--url", url)
+        code, _, errors = _run(*options)
+        assert code == 1
+        assert "give --protocol-key, and its secret in RADSERVE_PROTOCOL_SECRET" in errors
+        monkeypatch.delenv("RADSERVE_PROTOCOL_SECRET", raising=False)
+        assert "--protocol-key needs its secret" in _run(*options, "--protocol-key", "admin")[2]
+        for secret, expected in (("wrong", 1), ("s3cret", 0)):
+            monkeypatch.setenv("RADSERVE_PROTOCOL_SECRET", secret)
+            code, output, errors = _run(*options, "--protocol-key", "admin")
+            assert code == expected
+            assert secret not in output + errors
+
+
+def test_a_server_that_does_not_take_orders_is_told_how_to(tmp_path: Path, export: Publish) -> None:
+    export(1)
+    with raw_server(tmp_path / "models", "--model-control-mode=none") as (_, url):
+        code, _, errors = _run("publish", "--repository", tmp_path / "models", "--url", url)
+    assert code == 1
+    assert "start the server with --model-control-mode=explicit" in errors
+
+
+def test_a_server_behind_mutual_tls_takes_orders_of_its_client_alone(tmp_path: Path, export: Publish) -> None:
+    export(1)
+    for name, signed_by in (("ca", None), ("server", "ca"), ("client", "ca")):
+        write_certificate(tmp_path, name, signed_by)
+    arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-server-cert={tmp_path}/server.pem"]
+    arguments += [f"--grpc-server-key={tmp_path}/server.key", f"--grpc-root-cert={tmp_path}/ca.pem"]
+    with raw_server(tmp_path / "models", "--model-control-mode=explicit", *arguments) as (_, url):
+        options = ("publish", "--repository", tmp_path / "models", "--url", url, "--timeout", 5)
+        trusted = (*options, "--tls-ca", tmp_path / "ca.pem")
+        assert _run(*options)[0] == 1
+        assert _run(*trusted)[0] == 1
+        code, output, _ = _run(*trusted, "--tls-cert", tmp_path / "client.pem", "--tls-key", tmp_path / "client.key")
+    assert (code, output) == (0, f"{url} serves tiny version 1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("publish", "--url", "triton.hospital.local:8001"), "is not this machine: give --tls-ca"),
+        (("publish", "--url", "localhost:1", "--tls-cert", "c.pem"), "mutual TLS needs"),
+        (("publish", "absent", "--url", "localhost:1"), "has no public model absent"),
+        (("rollback", "absent"), "has no public model absent"),
+        (("rollback", "tiny"), "there is no version of tiny before 1"),
+    ],
+)
+def test_wrong_orders_are_one_line(tmp_path: Path, export: Publish, arguments: tuple[str, ...], message: str) -> None:
+    export(1)
+    code, _, errors = _run(*arguments, "--repository", tmp_path / "models")
+    assert code == 1
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_commands_are_cheap_to_import() -> None:
+    script = (
+        "import sys, radserve_export.release_commands\n"
+        "print(sorted({'tensorflow', 'onnx', 'onnxruntime', 'numpy', 'grpc'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert found.stdout == "[]\n"
