@@ -206,22 +206,32 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
     )
     if done.is_new and done.version > 1:
-        typer.echo("a running 'radserve serve' goes on with the version before: restart it")
+        typer.echo(f"running servers go on with the version before until: radserve publish {done.name} --url ...")
     if done.evaluation is not None:
-        _print_confusion(done.evaluation)
+        _print_evaluation(done.evaluation)
 
 
-def _print_confusion(found: Mapping[str, Any]) -> None:
+def _print_evaluation(found: Mapping[str, Any]) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow
     from rich.table import Table  # noqa: PLC0415 - slow
 
+    metric = found.get("metric", "accuracy")  # older manifests do not name it
     table = Table(
-        title=f"accuracy {found['accuracy']:.3f} on {found['n']} fresh samples through the whole path",
-        caption=f"rows: the truth; largest skew {found['skew']['max']:.1e} on {found['skew']['n']}",
+        title=f"{metric} {found[metric]:.3f} on {found['n']} fresh samples through the whole path",
+        caption=f"largest skew {found['skew']['max']:.1e} on {found['skew']['n']}",
     )
     table.add_column("", overflow="fold")
-    for label in found["labels"]:
-        table.add_column(label, justify="right", overflow="fold")
-    for label, counts in zip(found["labels"], found["confusion"], strict=True):
-        table.add_row(label, *map(str, counts))
+    if "confusion" in found:
+        table.caption = f"rows: the truth; {table.caption}"
+        columns, rows = found["labels"], [tuple(map(str, counts)) for counts in found["confusion"]]
+    elif "dice_by_label" in found:
+        columns = ["Dice", "images"]
+        measured = zip(found["dice_by_label"], found["n_by_label"], strict=True)
+        rows = [("" if dice is None else f"{dice:.3f}", str(count)) for dice, count in measured]
+    else:
+        columns, rows = [], []
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for label, cells in zip(found.get("labels", ()), rows, strict=False):
+        table.add_row(label, *cells)
     Console().print(table)

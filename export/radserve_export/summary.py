@@ -44,35 +44,49 @@ def summarise(repository: Path) -> bytes:
         *(_row(manifest) for manifest in manifests),
     ]
     parts = [_HEAD, "\n".join(rows) + "\n"]
-    parts += [_confusion(m.name, m.evaluation) for m in manifests if m.evaluation is not None]
+    parts += [_details(m.name, m.evaluation) for m in manifests if m.evaluation and "labels" in m.evaluation]
     return "\n".join(parts).encode()
 
 
 def _row(manifest: Manifest) -> str:
     found = manifest.evaluation or {}
-    accuracy = f"{found['accuracy']:.3f}" if found else "not measured"
+    metric = found.get("metric", "accuracy")
+    reached = f"{found[metric]:.3f}" if found else "not measured"
+    reached += "" if metric == "accuracy" else f" ({metric})"
     skew = f"{found['skew']['max']:.1e}" if found else "not measured"
     parity = max((output["max_abs"] for output in manifest.parity.get("outputs", {}).values()), default=0.0)
     steps = ", ".join(f"`{name}`" for name in manifest.models[1:])
-    cells = (f"`{manifest.name}`", manifest.version, accuracy, found.get("n", 0), skew, f"{parity:.1e}", steps)
+    cells = (f"`{manifest.name}`", manifest.version, reached, found.get("n", 0), skew, f"{parity:.1e}", steps)
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _confusion(name: str, evaluation: dict[str, Any]) -> str:
+def _details(name: str, evaluation: dict[str, Any]) -> str:
+    head = f"## `{name}`: {evaluation['n']} fresh generated samples, seed {evaluation['seed']}"
+    rows = _dice(evaluation) if "dice_by_label" in evaluation else _confusion(evaluation)
+    return "\n".join([head, "", *rows]) + "\n"
+
+
+def _confusion(evaluation: dict[str, Any]) -> list[str]:
     labels = evaluation["labels"]
-    lines = [
-        f"## `{name}`: {evaluation['n']} fresh generated samples, seed {evaluation['seed']}",
-        "",
+    counted = zip(labels, evaluation["confusion"], strict=True)
+    return [
         "Rows are what the sample is, columns what the served model answered.",
         "",
         f"| | {' | '.join(labels)} |",
         f"|---|{'---|' * len(labels)}",
+        *(f"| **{label}** | {' | '.join(map(str, counts))} |" for label, counts in counted),
     ]
-    lines += [
-        f"| **{label}** | {' | '.join(map(str, counts))} |"
-        for label, counts in zip(labels, evaluation["confusion"], strict=True)
+
+
+def _dice(evaluation: dict[str, Any]) -> list[str]:
+    measured = zip(evaluation["labels"], evaluation["dice_by_label"], evaluation["n_by_label"], strict=True)
+    return [
+        "Mean Dice coefficient over the images that show the label, or were said to.",
+        "",
+        "| | Dice | images |",
+        "|---|---|---|",
+        *(f"| **{label}** | {'' if dice is None else f'{dice:.3f}'} | {count} |" for label, dice, count in measured),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def embed(summary: str, text: str) -> str:
