@@ -5,9 +5,9 @@ its side, place and size: words and digits that only the report tells. What is
 absent, resolved or normal, former sizes, dates and slice thicknesses are left out.
 Where nothing is found it says so.
 
-The splits share words and sentences, but no finding at its place: one in four
-pairs of name and place (or name, place and grade) is in the test split alone, so
-that whoever learned pairs by heart fails.
+The splits share words and sentences, but no line of an impression: of the
+combinations of name, place and size (or grade) one in four is in the test split
+alone, so that whoever learned lines by heart fails.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 LABELS: tuple[str, ...] = ()
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_HELD_OUT = 4  # one pair in so many
+_HELD_OUT = 4  # one combination in so many
 _FOUND = (0, 1, 1, 2, 2, 3)
 _OTHERS = (0, 1, 2, 3)
-_LARGEST_MM = 80
+_SIZES_MM = range(3, 81)
 
 
 def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
@@ -51,10 +51,10 @@ def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
         yield Sample(source=text, label="", expected=impression)
 
 
-def is_held_out(kind: Kind, name: str, place: str, grade: str = "") -> bool:
-    """Whether a finding at a place is in the test split alone."""
-    at = kind.names.index(name) + kind.places.index(place) + (kind.grades.index(grade) if grade else 0)
-    return at % _HELD_OUT == 0
+def is_held_out(kind: Kind, name: str, place: str, extent: int | str) -> bool:
+    """Whether a finding at a place, of a size in mm or a grade, is in the test split alone."""
+    number = extent if isinstance(extent, int) else kind.grades.index(extent)
+    return (kind.names.index(name) + kind.places.index(place) + number) % _HELD_OUT == 0
 
 
 def _report(rng: random.Random, language: Language, split: Split) -> tuple[str, str]:
@@ -76,15 +76,15 @@ def _report(rng: random.Random, language: Language, split: Split) -> tuple[str, 
 
 
 def _present(rng: random.Random, language: Language, kind: Kind, name: str, split: Split) -> tuple[str, str]:
-    pairs = [
-        (place, grade)
-        for place in kind.places
-        for grade in kind.grades or ("",)
-        if is_held_out(kind, name, place, grade) == (split is Split.TEST)
+    """What the findings say of something that is there, and what the impression does."""
+    place = rng.choice(kind.places)
+    extents = [
+        extent
+        for extent in (kind.grades or _SIZES_MM)
+        if is_held_out(kind, name, place, extent) == (split is Split.TEST)
     ]
-    place, grade = rng.choice(pairs)
-    size, other = rng.sample(range(3, _LARGEST_MM + 1), 2)
-    filled = {"name": name, "place": place, "grade": grade, "n": size, "other": other}
+    extent, other = rng.choice(extents), rng.choice(_SIZES_MM)
+    filled = {"name": name, "place": place, "grade": extent, "n": extent, "other": other}
     return _choose(rng, kind.sentences).format(**filled), (kind.impression or language.impression).format(**filled)
 
 
@@ -92,8 +92,9 @@ def _other(rng: random.Random, language: Language, names: list[tuple[Kind, str]]
     """A sentence that the impression must leave out; it names nothing that is there."""
     (kind, name), (_, name2) = rng.sample(names, 2)
     templates = rng.choices((language.absent, language.resolved, language.normal), weights=(3, 1, 3))[0]
-    size = rng.randint(3, _LARGEST_MM)
-    return _choose(rng, templates).format(name=name, name2=name2, place=rng.choice(kind.places), n=size)
+    return _choose(rng, templates).format(
+        name=name, name2=name2, place=rng.choice(kind.places), n=rng.choice(_SIZES_MM)
+    )
 
 
 def _choose(rng: random.Random, templates: tuple[str, ...]) -> str:
