@@ -51,8 +51,8 @@ def native_recurrent(model: keras.Model) -> Iterator[Handlers]:
     for path, layer in recurrent_layers(model):
         if layer.stateful:
             msg = (
-                f"layer {path} is stateful: it would mix one request's sequence into the next."
-                " Build it with stateful=False, load the same weights, and save the model again"
+                f"layer {path} cannot be exported: it is stateful, and would mix one request's sequence into the next:"
+                " build it with stateful=False, load the same weights, and save the model again"
             )
             raise ConversionError(msg)
         reason = why_not_native(layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radserve_export.from_keras._tensorflow import keras
-from radserve_export.from_keras.recurrent.nodes import has_native_activations
+from radserve_export.from_keras.recurrent.operators import cells_of, has_native_activations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,9 +15,9 @@ _CELLS = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCel
 
 
 def recurrent_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.RNN]]:
-    """All recurrent layers of a model, each once, with the names of what they are in: ``model/wrapper/layer``."""
+    """All recurrent layers of a model, each once, with its path in the model: ``outer/inner/layer``."""
     seen: set[int] = set()
-    pending = [(model.name, model)]
+    pending = [("", model)]
     while pending:
         path, layer = pending.pop()
         if id(layer) in seen:
@@ -27,13 +27,7 @@ def recurrent_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.RNN
             yield path, layer
         # Keras' own walk, _flatten_layers(), enters what it finds too, but says nothing of where it was.
         children = layer._flatten_layers(include_self=False, recursive=False)  # noqa: SLF001 - there is no public one
-        pending.extend((f"{path}/{child.name}", child) for child in children)
-
-
-def cells_of(layer: keras.layers.RNN) -> list[keras.layers.Layer]:
-    """The cells that a step goes through, in their order."""
-    stacked = type(layer.cell) is keras.layers.StackedRNNCells
-    return list(layer.cell.cells) if stacked else [layer.cell]
+        pending.extend((f"{path}/{child.name}".lstrip("/"), child) for child in children)
 
 
 def why_not_native(layer: keras.layers.RNN) -> str | None:

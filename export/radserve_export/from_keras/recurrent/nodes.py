@@ -1,152 +1,173 @@
-"""The native ONNX operators: the weights of a Keras cell in their order, and the nodes around them."""
+"""The ONNX nodes of one call of a recurrent layer.
+
+ONNX knows sequence lengths, not masks. So the valid steps are gathered to the
+front, in their order: exact for any mask, not only for right-padding.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from onnx import TensorProto
 
-from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
+from radserve_export.from_keras._tensorflow import tf2onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from radserve_export.from_keras.recurrent.operators import Operator
 
-# ONNX' name, and alpha and beta where it takes them. ONNX' own HardSigmoid has another slope than Keras'.
-_ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
-    keras.activations.sigmoid: ("Sigmoid", None, None),
-    keras.activations.tanh: ("Tanh", None, None),
-    keras.activations.relu: ("Relu", None, None),
-    keras.activations.softsign: ("Softsign", None, None),
-    keras.activations.softplus: ("Softplus", None, None),
-    keras.activations.hard_sigmoid: ("HardSigmoid", 1 / 6, 0.5),
-    keras.activations.linear: ("Affine", 1.0, 0.0),
-    keras.activations.elu: ("Elu", 1.0, None),
-}
-_DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+_LAST = np.iinfo(np.int64).max
 
 
-class Operator(NamedTuple):
-    """An ONNX operator with the weights of a cell.
+class Call(NamedTuple):
+    """One call of a recurrent layer.
+
+    Its operands are the sequence ``(batch, steps, features)``, the mask
+    ``(batch, steps)`` if there is one, and the initial states ``(batch, units)``
+    of all cells if they are given. Its results are the layer's output, then the
+    last states of all cells.
 
     Attributes:
-        kind: LSTM, GRU or RNN.
-        states: How many it carries: 2 for an LSTM, 1 for the others.
-        attributes: Of the ONNX node.
-        kernel: W ``(1, gates * units, features)``.
-        recurrent: R ``(1, gates * units, units)``.
-        bias: B ``(1, 2 * gates * units)``.
+        operators: Of its cells, in their order.
+        is_masked: Whether a mask is among the operands.
+        has_states: Whether initial states are.
+        go_backwards: As the layer's.
+        return_sequences: As the layer's.
+        zero_output_for_mask: As the layer's.
+        shows_unreversed: Of a layer that goes backwards with zero_output_for_mask:
+            the mask's own order, not the reversed one, says which outputs are zero.
     """
 
-    kind: str
-    states: int
-    attributes: dict[str, Any]
-    kernel: NDArray[np.float32]
-    recurrent: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
-
-
-class StandIn(NamedTuple):
-    """One call of one cell over a sequence, as the handler must know it.
-
-    Its operands are the sequence ``(batch, steps, features)``, then the lengths
-    ``(batch,)`` if ``has_lengths``, then the states ``(batch, units)`` if
-    ``has_states``. Its results are the outputs ``(batch, steps, units)`` and the
-    last states.
-    """
-
-    operator: Operator
-    has_lengths: bool
+    operators: Sequence[Operator]
+    is_masked: bool
     has_states: bool
+    go_backwards: bool
+    return_sequences: bool
+    zero_output_for_mask: bool
+    shows_unreversed: bool
 
 
-def operator_of(cell: keras.layers.Layer) -> Operator:
-    """The operator that does what a cell does at every step; its activations must be native."""
-    kind = _kind(cell)
-    # Variables have no value inside a graph that is being traced.
-    with tf.init_scope():
-        bias = None
-        if cell.bias is not None:
-            given = _in_order(cell, cell.bias)
-            # With reset_after a GRU has an input and a recurrent bias; all others have one.
-            bias = (given if given.ndim > 1 else np.stack([given, np.zeros_like(given)])).reshape(1, -1)
-        kernel, recurrent = (_in_order(cell, weight).T[None] for weight in (cell.kernel, cell.recurrent_kernel))
-    states = 2 if kind == "LSTM" else 1
-    return Operator(kind, states, _attributes(cell, kind), kernel, recurrent, bias)
+class _Nodes:
+    """Adds nodes to a graph of tf2onnx, all named after one layer."""
+
+    def __init__(self, ctx: Any, scope: str) -> None:  # noqa: ANN401 - tf2onnx is untyped
+        self._ctx, self._scope = ctx, scope
+
+    def __call__(self, op: str, *operands: str, results: int = 1, **attributes: object) -> list[str]:
+        node = self._ctx.make_node(op, list(operands), name=self._name(op), output_count=results, attr=attributes)
+        return list(node.output)
+
+    def one(self, op: str, *operands: str, **attributes: object) -> str:
+        return self(op, *operands, **attributes)[0]
+
+    def constant(self, values: object, dtype: type[np.generic] = np.int64) -> str:
+        return str(self._ctx.make_const(self._name("constant"), np.asarray(values, dtype)).output[0])
+
+    def backwards(self, tensor: str) -> str:
+        """Reverse axis 1."""
+        ends = (self.constant([value]) for value in (-1, -_LAST, 1, -1))
+        return self.one("Slice", tensor, *ends)
+
+    def take(self, tensor: str, places: str) -> str:
+        """Of each row of (batch, steps, values) the steps at (batch, steps)."""
+        return self.one("GatherND", tensor, self.one("Unsqueeze", places, self.constant([2])), batch_dims=1)
+
+    def _name(self, label: str) -> str:
+        return str(tf2onnx.utils.make_name(f"{self._scope}/{label}"))
 
 
-def has_native_activations(cell: keras.layers.Layer) -> bool:
-    """Whether ONNX has all activations of an LSTM, GRU or SimpleRNN cell."""
-    return all(activation in _ACTIVATIONS for activation in _activations(cell))
+class _Mask(NamedTuple):
+    """What follows from a mask, in the order in which the layer goes through it."""
+
+    valid: str  # (batch, steps), int32
+    shown: str  # (batch, steps), bool: where zero_output_for_mask leaves the outputs
+    lengths: str  # (batch,), int32, 0 included
+    is_any: str  # (batch, 1), bool: whether a row has a valid step
 
 
-def emit(stand_in_of: Callable[[str], StandIn], ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - tf2onnx is untyped
+def emit(call_of: Callable[[str], Call], ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - as above
     """Put native nodes in the place of a stand-in's: a handler of tf2onnx."""
-    operator, has_lengths, has_states = stand_in_of(node.name)
-    results = list(node.output)
-    shapes, dtypes = [ctx.get_shape(name) for name in results], [ctx.get_dtype(name) for name in results]
-    sequence, *rest = node.input
-    lengths = rest.pop(0) if has_lengths else ""
-    scope = node.name.rpartition("/")[0]
+    call = call_of(node.name)
+    nodes = _Nodes(ctx, node.name.rpartition("/")[0])
+    wanted = [(name, ctx.get_shape(name), ctx.get_dtype(name)) for name in node.output]
+    sequence, *states = node.input
     ctx.remove_node(node.name)
+    mask = _mask(nodes, call, states.pop(0)) if call.is_masked else None
+    if call.go_backwards:
+        sequence = nodes.backwards(sequence)
+    for made, (name, shape, dtype) in zip(_results(nodes, call, sequence, mask, states), wanted, strict=True):
+        ctx.make_node("Identity", [made], outputs=[name], shapes=[shape], dtypes=[dtype])
 
-    def constant(label: str, value: NDArray[np.generic]) -> str:
-        return str(ctx.make_const(tf2onnx.utils.make_name(f"{scope}/{label}"), value).output[0])
 
-    def make(op: str, inputs: list[str], **options: Any) -> Any:  # noqa: ANN401 - as above
-        return ctx.make_node(op, inputs, name=tf2onnx.utils.make_name(f"{scope}/{op}"), **options)
+def _mask(nodes: _Nodes, call: Call, given: str) -> _Mask:
+    ordered = nodes.backwards(given) if call.go_backwards else given
+    valid = nodes.one("Cast", ordered, to=TensorProto.INT32)
+    lengths = nodes.one("ReduceSum", valid, nodes.constant([1]), keepdims=0)
+    is_any = nodes.one("Greater", lengths, nodes.constant(0, np.int32))
+    column = nodes.one("Unsqueeze", is_any, nodes.constant([1]))
+    return _Mask(valid, given if call.shows_unreversed else ordered, lengths, column)
 
-    bias = "" if operator.bias is None else constant("B", operator.bias)
-    time_major = make("Transpose", [sequence], attr={"perm": [1, 0, 2]}).output[0]
-    feeds = [time_major, constant("W", operator.kernel), constant("R", operator.recurrent), bias, lengths]
-    first, second = constant("axis", np.array([0], np.int64)), constant("direction", np.array([1], np.int64))
-    if has_states:
-        feeds += [make("Unsqueeze", [state, first]).output[0] for state in rest]
+
+def _results(nodes: _Nodes, call: Call, sequence: str, mask: _Mask | None, states: list[str]) -> list[str]:
+    """The layer's output and the last states of its cells."""
+    lengths, zero = "", nodes.constant(0, np.float32)
+    if mask is not None:
+        sequence = _valid_first(nodes, sequence, mask)
+        # A length of 0 is not defined by ONNX: such a row runs one step, and its result is put aside.
+        lengths = nodes.one("Max", mask.lengths, nodes.constant(1, np.int32))
+    outputs, last = nodes.one("Transpose", sequence, perm=[1, 0, 2]), []
+    for operator in call.operators:
+        start, states = (states[: operator.states], states[operator.states :]) if call.has_states else ([], [])
+        outputs, *ended = _operator(nodes, operator, outputs, lengths, start)
+        if mask is not None:
+            unchanged = start or [zero] * operator.states
+            ended = [nodes.one("Where", mask.is_any, *pair) for pair in zip(ended, unchanged, strict=True)]
+        last.append(ended)
+    output = last[-1][0]
+    if call.return_sequences:
+        output = _spread(nodes, call, outputs, mask)
+    elif mask is not None and (call.zero_output_for_mask or call.has_states):
+        # A row without any valid step keeps its initial state, but has no output.
+        final = nodes.one("Gather", mask.shown, nodes.constant([-1]), axis=1)
+        output = nodes.one("Where", final if call.zero_output_for_mask else mask.is_any, output, zero)
+    return [output, *(state for ended in last for state in ended)]
+
+
+def _valid_first(nodes: _Nodes, sequence: str, mask: _Mask) -> str:
+    """Gather the valid steps to the front; which of the others follow them does not matter."""
+    steps = nodes.one("Shape", mask.valid, start=1, end=2)
+    count = nodes.one("Squeeze", steps)
+    down = nodes.one("Range", count, nodes.constant(0), nodes.constant(-1))
+    keys = nodes.one("Mul", mask.valid, nodes.one("Cast", down, to=TensorProto.INT32))
+    _, order = nodes("TopK", keys, steps, results=2, axis=1)
+    return nodes.take(sequence, order)
+
+
+def _operator(nodes: _Nodes, operator: Operator, sequence: str, lengths: str, states: list[str]) -> list[str]:
+    """The native node: (steps, batch, features) to (steps, batch, units) and the last states (batch, units)."""
+    weights = [operator.kernel, operator.recurrent, operator.bias]
+    feeds = [sequence, *("" if one is None else nodes.constant(one, np.float32) for one in weights), lengths]
+    feeds += [nodes.one("Unsqueeze", state, nodes.constant([0])) for state in states]
     while not feeds[-1]:
         feeds.pop()
-    native = make(operator.kind, feeds, output_count=1 + operator.states, attr=operator.attributes)
-    flat = make("Squeeze", [native.output[0], second]).output[0]
-    made = {"outputs": [results[0]], "shapes": [shapes[0]], "dtypes": [dtypes[0]]}
-    make("Transpose", [flat], attr={"perm": [1, 0, 2]}, **made)
-    for place in range(1, len(results)):
-        made = {"outputs": [results[place]], "shapes": [shapes[place]], "dtypes": [dtypes[place]]}
-        make("Squeeze", [native.output[place], first], **made)
+    outputs, *last = nodes(operator.kind, *feeds, results=1 + operator.states, **operator.attributes)
+    ended = [nodes.one("Squeeze", state, nodes.constant([0])) for state in last]
+    return [nodes.one("Squeeze", outputs, nodes.constant([1])), *ended]
 
 
-def _kind(cell: keras.layers.Layer) -> str:
-    return {keras.layers.LSTMCell: "LSTM", keras.layers.GRUCell: "GRU"}.get(type(cell), "RNN")
-
-
-def _activations(cell: keras.layers.Layer) -> list[Callable[..., Any]]:
-    """In ONNX' order: of the gates, of the candidate, of the output."""
-    of_kind = {
-        "LSTM": lambda: [cell.recurrent_activation, cell.activation, cell.activation],
-        "GRU": lambda: [cell.recurrent_activation, cell.activation],
-        "RNN": lambda: [cell.activation],
-    }
-    return of_kind[_kind(cell)]()
-
-
-def _attributes(cell: keras.layers.Layer, kind: str) -> dict[str, Any]:
-    attributes: dict[str, Any] = {"hidden_size": cell.units}
-    chosen = [_ACTIVATIONS[activation] for activation in _activations(cell)]
-    if [name for name, _, _ in chosen] != _DEFAULTS[kind]:
-        attributes["activations"] = [name for name, _, _ in chosen]
-        # Each function takes the next of those that it needs, in the order of the functions.
-        parameters = {"alpha": [one[1] for one in chosen], "beta": [one[2] for one in chosen]}
-        for name, values in parameters.items():
-            if needed := [value for value in values if value is not None]:
-                attributes[f"activation_{name}"] = needed
-    if kind == "GRU":
-        attributes["linear_before_reset"] = int(cell.reset_after)
-    return attributes
-
-
-def _in_order(cell: keras.layers.Layer, variable: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a Keras variable
-    """Keras' gates i, f, c, o are ONNX' i, o, f, c; those of a GRU stand alike: z, r, h."""
-    array = np.asarray(variable, np.float32)
-    if _kind(cell) == "LSTM":
-        i, f, c, o = np.split(array, 4, axis=-1)
-        array = np.concatenate([i, o, f, c], axis=-1)
-    return array
+def _spread(nodes: _Nodes, call: Call, outputs: str, mask: _Mask | None) -> str:
+    """The outputs (steps, batch, units) as Keras returns them: (batch, steps, units), at masked steps too."""
+    if mask is None:
+        return nodes.one("Transpose", outputs, perm=[1, 0, 2])
+    # Keras repeats the last output at a masked step, zeros before the first valid one.
+    padded = nodes.one("Pad", outputs, nodes.constant([1, 0, 0, 0, 0, 0]))
+    counts = nodes.one("CumSum", mask.valid, nodes.constant(1))
+    places = nodes.one("Cast", counts, to=TensorProto.INT64)
+    spread = nodes.take(nodes.one("Transpose", padded, perm=[1, 0, 2]), places)
+    if not call.zero_output_for_mask:
+        return spread
+    # Bidirectional asks its layers for zeros at masked steps instead.
+    shown = nodes.one("Unsqueeze", mask.shown, nodes.constant([2]))
+    return nodes.one("Where", shown, spread, nodes.constant(0, np.float32))
