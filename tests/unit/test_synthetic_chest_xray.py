@@ -105,7 +105,7 @@ def test_both_photometric_interpretations_give_one_wire_picture(index: int, desc
 
 def test_a_logistic_regression_on_the_pixels_is_not_enough(described: ImageInput) -> None:
     def flat(count: int, split: Split) -> tuple[NDArray[np.float64], list[str]]:
-        images, labels = wire_samples(count, described, seed=11, split=split, progress=lambda *_: None)
+        images, labels = wire_samples("chest_xray", count, described, seed=11, split=split, progress=lambda *_: None)
         return images.reshape(count, -1).astype(np.float64) / 255, labels
 
     model = LogisticRegression(C=10, max_iter=1000, tol=1e-3).fit(*flat(2000, Split.TRAIN))

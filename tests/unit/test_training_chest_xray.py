@@ -27,7 +27,7 @@ def silent(description: str, done: int, total: int) -> None:
 
 def wire(count: int, *, seed: int, split: Split) -> Dataset:
     assert isinstance(SPEC.input, ImageInput)
-    images, found = _generated.wire_samples(count, SPEC.input, seed=seed, split=split, progress=silent)
+    images, found = _generated.wire_samples("chest_xray", count, SPEC.input, seed=seed, split=split, progress=silent)
     names = [label.name for label in SPEC.labels]
     return Dataset(x=images, y=np.array([names.index(name) for name in found]))
 

@@ -42,7 +42,7 @@ def committed() -> keras.Model:
 
 
 def wire(described: WaveformInput, count: int, *, seed: int, split: Split) -> Dataset:
-    waveforms, found = _generated.wire_samples(count, described, seed=seed, split=split, progress=silent)
+    waveforms, found = _generated.wire_samples("ecg_rhythm", count, described, seed=seed, split=split, progress=silent)
     names = [label.name for label in SPEC.labels]
     return Dataset(x=waveforms, y=np.array([names.index(name) for name in found]))
 

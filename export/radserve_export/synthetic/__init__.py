@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATORS = ("chest_xray", "ecg_rhythm", "report_triage", "report_impression", "ct_lesion")
+GENERATORS = (
+    "chest_xray",
+    "ct_hemorrhage",
+    "brain_mri",
+    "breast_ultrasound",
+    "ct_lesion",
+    "ecg_rhythm",
+    "report_triage",
+    "report_impression",
+)
 
 
 class Split(str, Enum):

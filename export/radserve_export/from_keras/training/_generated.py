@@ -18,15 +18,15 @@ from radserve.contracts import ImageInput, WaveformInput
 from radserve.dicom import read_image
 from radserve.errors import SpecError
 from radserve.preprocess import image_to_wire, waveform_to_wire
-from radserve_export.from_keras.training._data import Dataset
-from radserve_export.synthetic import Split, chest_xray, ecg_rhythm
+from radserve_export.datasets import Dataset
+from radserve_export.synthetic import Split, brain_mri, breast_ultrasound, chest_xray, ct_hemorrhage, ecg_rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from radserve_export.from_keras.training._data import Progress
+    from radserve_export.datasets import Progress
     from radserve_export.spec import Spec
 
     Wire = NDArray[np.generic]
@@ -35,6 +35,13 @@ _CHUNK = 50
 # Below this many samples, starting processes takes longer than they save.
 _ALONE = 300
 _MOST_WORKERS = 4
+
+_IMAGES = {
+    "chest_xray": chest_xray.make_sample,
+    "ct_hemorrhage": ct_hemorrhage.make_sample,
+    "brain_mri": brain_mri.make_sample,
+    "breast_ultrasound": breast_ultrasound.make_sample,
+}
 
 
 def generate_dataset(spec: Spec, described: ImageInput | WaveformInput, progress: Progress) -> Dataset:
@@ -46,13 +53,19 @@ def generate_dataset(spec: Spec, described: ImageInput | WaveformInput, progress
         progress: Told after every few samples.
 
     Raises:
-        SpecError: The spec has no such block, or lacks a label that is generated.
+        SpecError: The spec has no such block, names a generator of something
+            else, or lacks a label that is generated.
     """
     if spec.training is None:
         msg = f"{spec.name}: give training data, or say in the spec's training section what to generate"
         raise SpecError(msg)
     plan = spec.training
-    wire, found = wire_samples(plan.samples, described, seed=plan.seed, split=Split.TRAIN, progress=progress)
+    if (plan.generator in _IMAGES) != isinstance(described, ImageInput):
+        msg = f"{spec.name}: training.generator {plan.generator} does not make what input describes"
+        raise SpecError(msg)
+    wire, found = wire_samples(
+        plan.generator, plan.samples, described, seed=plan.seed, split=Split.TRAIN, progress=progress
+    )
     places = {label.name: place for place, label in enumerate(spec.labels)}
     if missing := sorted(set(found) - set(places)):
         msg = f"{spec.name}: the generated data also show {', '.join(missing)}: add to labels"
@@ -61,13 +74,20 @@ def generate_dataset(spec: Spec, described: ImageInput | WaveformInput, progress
 
 
 def wire_samples(
-    count: int, described: ImageInput | WaveformInput, *, seed: int, split: Split, progress: Progress
+    generator: str,
+    count: int,
+    described: ImageInput | WaveformInput,
+    *,
+    seed: int,
+    split: Split,
+    progress: Progress,
 ) -> tuple[Wire, list[str]]:
-    """Generate chest radiographs, or ECGs, and bring them to the wire with the SDK's preprocessing.
+    """Generate images, or ECGs, and bring them to the wire with the SDK's preprocessing.
 
     Args:
+        generator: Which images; for a waveform input there is one generator.
         count: How many.
-        described: The model's input; its kind says which.
+        described: The model's input.
         seed: Of the generator.
         split: Of the generator.
         progress: Told after every few samples.
@@ -77,7 +97,9 @@ def wire_samples(
     """
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     if count < _ALONE:
-        return _collect(map(_chunk, chunks, repeat(described), repeat(seed), repeat(split)), count, progress)
+        return _collect(
+            map(_chunk, repeat(generator), chunks, repeat(described), repeat(seed), repeat(split)), count, progress
+        )
     executor = ProcessPoolExecutor(
         min(_MOST_WORKERS, os.cpu_count() or 1),
         # A forked child would inherit TensorFlow's and BLAS's locks, but not the threads that hold them.
@@ -87,20 +109,20 @@ def wire_samples(
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        parts = executor.map(_chunk, chunks, repeat(described), repeat(seed), repeat(split))
+        parts = executor.map(_chunk, repeat(generator), chunks, repeat(described), repeat(seed), repeat(split))
         return _collect(parts, count, progress)
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _chunk(
-    indices: range, described: ImageInput | WaveformInput, seed: int, split: Split
+    generator: str, indices: range, described: ImageInput | WaveformInput, seed: int, split: Split
 ) -> tuple[list[Wire], list[str]]:
     wire: list[Wire] = []
     labels = []
     for index in indices:
         if isinstance(described, ImageInput):
-            sample = chest_xray.make_sample(index, seed=seed, split=split)
+            sample = _IMAGES[generator](index, seed=seed, split=split)
             wire.append(image_to_wire(read_image(sample.source), described))
             labels.append(sample.label)
         else:

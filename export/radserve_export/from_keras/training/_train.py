@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from radserve_export.datasets import Dataset, Progress
     from radserve_export.spec import Spec
 
+# Which module trains on a generator's data, where it has not the generator's name.
+_NETWORKS = dict.fromkeys(("ct_hemorrhage", "brain_mri", "breast_ultrasound"), "pooled_images")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -64,7 +67,7 @@ def train_model(
         )
         raise SpecError(msg)
     dataset, kept_apart = load_dataset(spec, data, labels, progress) if data is not None else (None, None)
-    network = import_module(f"radserve_export.from_keras.training.{generator}")
+    network = import_module(f"radserve_export.from_keras.training.{_NETWORKS.get(generator, generator)}")
     model = network.train(spec, dataset, progress)
     path = output or spec_path.parent / spec.model
     path.parent.mkdir(parents=True, exist_ok=True)
