@@ -50,8 +50,7 @@ def publish(
     ] = None,
     *,
     url: _Urls,
-    repository: _Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Public models; default: all.")]
-_Repository = Path("model_repository"),
+    repository: _Repository = Path("model_repository"),
     tls_ca: _Ca = None,
     tls_cert: _Certificate = None,
     tls_key: _Key = None,
@@ -77,8 +76,7 @@ def rollback(
     model: Annotated[str, typer.Argument(help="A public model.")],
     *,
     to: Annotated[int | None, typer.Option(min=1, metavar="VERSION", help="Default: the one before.")] = None,
-    repository: _Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Public models; default: all.")]
-_Repository = Path("model_repository"),
+    repository: _Repository = Path("model_repository"),
     url: _NoUrls = None,
     tls_ca: _Ca = None,
     tls_cert: _Certificate = None,
