@@ -5,21 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
+from radserve.contracts import EVIDENCE
 from radserve.errors import ConversionError, SpecError
 from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
+from radserve_export.from_keras.evidence import GradCam, sized
+from radserve_export.from_keras.generation import DECODER, ENCODER, join, pieces_of
+from radserve_export.from_keras.handlers import emit
 from radserve_export.from_keras.recurrent import native_recurrent
-from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT, OPSET
+from radserve_export.from_keras.signature import as_functional, call, names_of, specs_of
+from radserve_export.from_keras.tracing import (
+    better_layers,
+    failure,
+    naming_the_layer,
+    one_graph,
+    path_of_scope,
+    traced,
+)
+from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
+from radserve_export.graphs.checked import all_nodes
 from radserve_export.graphs.cleanup import published_form
-from radserve_export.network import Conversion, Form, Network
+from radserve_export.network import Conversion, Form, Network, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import onnx
     from numpy.typing import NDArray
 
-    from radserve_export.network import Arrays, Runner
+    from radserve_export.from_keras.tracing import Call
+    from radserve_export.network import Arrays, Decoding, Runner
 
 _PLAIN = Conversion(form=Form.PLAIN)
 
@@ -28,103 +43,130 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
     """Convert a Keras model.
 
     Args:
-        model: A Sequential or functional model whose batch axis is free.
+        model: Any model. A batch size that it was built with is given up.
         conversion: What to make of it.
         source_sha256: Hash of the file it came from.
 
     Raises:
         SpecError: Several inputs or outputs, but names are not kept.
-        ConversionError: An operator, a shape or a kind of model that cannot be served.
+        ConversionError: An operator, a shape or a kind of model that cannot be
+            served: the layer is named, with its path in the model, and why.
     """
-    if not getattr(model, "inputs", None):
-        msg = f"model {model.name} does not say what it takes: build it as a Sequential or functional model"
-        raise ConversionError(msg)
-    inputs, outputs = _names(model.inputs), _names(model.outputs)
+    model = as_functional(model, conversion.inputs)
+    if conversion.decoding is not None:
+        return _generator(model, conversion.decoding, source_sha256)
+    inputs, outputs = names_of(model)
     if conversion.form is not Form.NAMED:
         if len(inputs) != 1 or len(outputs) != 1:
             msg = f"the model has {len(inputs)} inputs and {len(outputs)} outputs: only task tensors takes several"
             raise SpecError(msg)
         inputs, outputs = [NETWORK_INPUT], [NETWORK_OUTPUT]
-    elif len({*inputs, *outputs}) != len(inputs) + len(outputs):
-        outputs = [f"{name}_output" if name in inputs else name for name in outputs]
-    for tensor, name in zip(model.inputs, inputs, strict=True):
-        if tensor.shape[0] is not None:
-            msg = f"input {name} has a fixed batch of {tensor.shape[0]}: build the model without batch_size"
-            raise ConversionError(msg)
-    embeddings = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]  # noqa: SLF001 - as in recurrent.py
+    specs = dict(zip(inputs, specs_of(model), strict=True))
+    whole = part(model, lambda arrays: call(model, arrays), specs, outputs)
+    parts = {}
+    if conversion.form is Form.EVIDENCE:
+        cam = GradCam(model, ends_in_activation=conversion.ends_in_activation)
+        sized_specs = sized(specs, conversion.inputs)
+        explained = part(model, cam.served, sized_specs, [*outputs, EVIDENCE], original=cam.original)
+        cam.describe(explained.graph)
+        parts[Form.EVIDENCE.value] = explained
+    return _network(model, whole, parts, source_sha256)
+
+
+def _generator(model: keras.Model, decoding: Decoding, source_sha256: str) -> Network:
+    parts = {
+        name: part(piece.model, piece.call, piece.inputs, piece.outputs, graph_name=name)
+        for name, piece in pieces_of(model).items()
+    }
+    return _network(model, join(parts[ENCODER], parts[DECODER], decoding), parts, source_sha256)
+
+
+def _network(model: keras.Model, whole: Part, parts: Mapping[str, Part], source_sha256: str) -> Network:
+    embeddings = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]  # noqa: SLF001 - as in tracing.py
     return Network(
-        graph=_graph(model, inputs, outputs),
-        reference=_reference(model, inputs, outputs),
+        graph=whole.graph,
+        reference=whole.reference,
         vocabulary=min((layer.input_dim for layer in embeddings), default=None),
         source_sha256=source_sha256,
         tools={"keras": keras.__version__, "tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__},
+        parts=parts,
     )
 
 
-def _names(tensors: Sequence[Any]) -> list[str]:
-    """Names of the layers that the tensors come from, numbered where one layer gives several."""
-    names: list[str] = []
-    for tensor in tensors:
-        base = tensor._keras_history.operation.name  # noqa: SLF001 - tensors themselves have generated names
-        names.append(base if base not in names else f"{base}_{names.count(base)}")
-    return names
+def part(
+    model: keras.Model,
+    calls: Call,
+    inputs: Mapping[str, tf.TensorSpec],
+    outputs: Sequence[str],
+    *,
+    graph_name: str = "network",
+    original: Call | None = None,
+) -> Part:
+    """Convert what calls a model, or some of its layers.
 
+    Args:
+        model: Whose layers are called.
+        calls: Takes and gives a flat list of tensors.
+        inputs: What it takes, by the names that the graph's inputs get; the batch axis free.
+        outputs: Names that the graph's outputs get.
+        graph_name: Name of the graph.
+        original: What else to compare with than the same call.
 
-def _call(model: keras.Model, arrays: Sequence[Any]) -> list[Any]:
-    structure = getattr(model, "_inputs_struct", None)
-    packed = arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, list(arrays))
-    return list(keras.tree.flatten(model(packed, training=False)))
+    Returns:
+        The graph, and what it is to be compared with: the call, as TensorFlow
+        runs it with the layers as Keras made them.
 
-
-def _traced(model: keras.Model) -> Any:  # noqa: ANN401 - TensorFlow is untyped
-    signature = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name=f"radserve_input_{number}")
-        for number, tensor in enumerate(model.inputs)
-    ]
-    return tf.function(
-        lambda *arrays: _call(model, arrays), input_signature=signature, autograph=False, jit_compile=False
+    Raises:
+        ConversionError: A layer cannot be exported.
+    """
+    specs = list(inputs.values())
+    # Recurrent layers inside a TimeDistributed are replaced, too: it calls them as they are then.
+    with naming_the_layer(model), native_recurrent(model) as handlers, better_layers(model):
+        function = traced(calls, specs)
+        concrete = one_graph(function)
+        shapes = {name: _shape(name, tensor) for name, tensor in zip(outputs, concrete.outputs, strict=True)}
+        arguments = [spec.name for spec in function.input_signature]
+        graph, failures = emit(concrete, handlers, arguments)
+    _refuse(model, graph, failures)
+    _restore_inputs(graph.graph, dict(zip(arguments, specs, strict=True)))
+    made = published_form(
+        graph, inputs={name: spec.shape for name, spec in inputs.items()}, outputs=shapes, graph_name=graph_name
     )
+    return Part(graph=made, reference=_reference(original or calls, specs, list(inputs), outputs))
 
 
-def _graph(model: keras.Model, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    try:
-        with native_recurrent(model) as handlers:
-            function = _traced(model)
-            converted, _ = tf2onnx.convert.from_function(
-                function,
-                input_signature=function.input_signature,
-                opset=OPSET,
-                custom_op_handlers={**handlers, "Erfc": (_emit_erfc, [])},
-            )
-    # Keras, TensorFlow and tf2onnx raise whatever they like: to the user it is one thing.
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        msg = f"model {model.name} cannot be converted: {type(error).__name__}: {first}"
-        raise ConversionError(msg) from error
-    if len(converted.graph.input) != len(inputs) or len(converted.graph.output) != len(outputs):
-        msg = f"model {model.name}: an input that nothing reads, or an output that is an input, cannot be served"
+def _shape(name: str, tensor: Any) -> list[int | None]:  # noqa: ANN401 - TensorFlow is untyped
+    if not tensor.shape.rank or tensor.shape[0] is not None:
+        batch = f"a batch of {tensor.shape[0]} built in" if tensor.shape.rank else "no batch axis"
+        msg = f"output {name} has {batch}: build the model without batch_size, for any number of rows"
         raise ConversionError(msg)
-    return published_form(
-        converted,
-        inputs={name: tensor.shape for name, tensor in zip(inputs, model.inputs, strict=True)},
-        outputs={name: tensor.shape for name, tensor in zip(outputs, model.outputs, strict=True)},
-        graph_name="network",
-    )
+    return list(tensor.shape.as_list())
 
 
-def _emit_erfc(ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - tf2onnx is untyped
-    """``1 - erf(x)``, which TensorFlow's gelu is made of and tf2onnx does not know."""
-    (x,), (result,) = node.input, node.output
-    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
-    ctx.remove_node(node.name)
-    one = ctx.make_const(tf2onnx.utils.make_name("one"), np.ones((), tf2onnx.utils.map_onnx_to_numpy_type(dtype)))
-    erf = ctx.make_node("Erf", [x])
-    ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=[result], shapes=[shape], dtypes=[dtype])
+def _refuse(model: keras.Model, graph: onnx.ModelProto, failures: Mapping[str, str]) -> None:
+    """Refuse a graph with nodes that could not be converted; those that were dropped since do no harm."""
+    for node in all_nodes(graph.graph.node):
+        if node.name in failures:
+            raise failure(model, path_of_scope(model, node.name), failures[node.name])
 
 
-def _reference(model: keras.Model, inputs: list[str], outputs: list[str]) -> Runner:
+def _restore_inputs(graph: onnx.GraphProto, inputs: Mapping[str, tf.TensorSpec]) -> None:
+    """The inputs in their order, those that nothing reads included: the converter leaves them out."""
+    there = {value.name.partition(":")[0]: value for value in graph.input}
+    ordered = [
+        there.get(name)
+        or onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype.as_numpy_dtype)), spec.shape.as_list()
+        )
+        for name, spec in inputs.items()
+    ]
+    del graph.input[:]
+    graph.input.extend(ordered)
+
+
+def _reference(calls: Call, specs: Sequence[tf.TensorSpec], inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
     """The model's own layers, as TensorFlow runs them; eagerly, a recurrent layer would take seconds."""
-    function = _traced(model)
+    function = traced(calls, specs)
 
     def run(arrays: Arrays) -> dict[str, NDArray[np.generic]]:
         answers = function(*(tf.constant(arrays[name]) for name in inputs))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from radserve.errors import ConversionError
 from radserve_export.from_keras._tensorflow import keras, tf
+from radserve_export.from_keras.signature import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ class _Signature(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     """Calls a SavedModel's signature; takes and gives tensors by name."""
 
     def __init__(self, restored: Any, function: Callable[..., dict[str, Any]]) -> None:  # noqa: ANN401 - TensorFlow is untyped
-        super().__init__(name=_SIGNATURE, trainable=False)
+        super().__init__(name=_SIGNATURE, trainable=False, autocast=False)
         self._restored = restored  # it owns the variables that the function reads
         self._function = function
 
@@ -57,12 +58,8 @@ def as_keras_model(folder: Path) -> keras.Model:
     _, taken = function.structured_input_signature
     inputs = {name: _input(name, spec, folder) for name, spec in taken.items()}
     answers = _Signature(restored, function)(inputs)
-    # An Identity is named after each output: it is gone from the graph.
-    outputs = {
-        name: keras.layers.Identity(name=f"{name}_output" if name in inputs else name)(answers[name])
-        for name in function.structured_outputs
-    }
-    return keras.Model(inputs, outputs, name=folder.name)
+    outputs = {name: answers[name] for name in function.structured_outputs}
+    return model_of(inputs, outputs, name=folder.name)
 
 
 def _input(name: str, spec: Any, folder: Path) -> Any:  # noqa: ANN401 - TensorFlow is untyped

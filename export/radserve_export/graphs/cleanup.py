@@ -1,9 +1,9 @@
 """Brings a converted graph into the form that is published: small, and the same bytes each time.
 
 The converter numbers tensors by what else the process converted before, and
-leaves a chain of Shape, Slice and Concat in front of each Flatten. Here such
-chains become one Reshape, what nobody reads goes, and names follow from the
-graph alone.
+leaves chains of nodes that come to a constant, or to nothing. OnnxSlim folds
+and fuses them; here nodes get an order and names that follow from the graph
+alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
+import onnxslim
 
 from radserve_export.graphs import BATCH, IR_VERSION, OPSET
 from radserve_export.graphs.checked import all_nodes, check_model, check_operators
@@ -46,9 +45,9 @@ def published_form(
     Raises:
         ConversionError: It cannot be loaded.
     """
-    graph = model.graph
     check_operators(model)
-    _fold_reshapes(model)
+    model = _slimmed(model, list(inputs.values()))
+    graph = model.graph
     _drop_unread(graph)
     shapes = {**inputs, **outputs}
     values = (*graph.input, *graph.output)
@@ -74,23 +73,22 @@ def published_form(
     return model
 
 
-def _fold_reshapes(model: onnx.ModelProto) -> None:
-    """Give every Reshape whose result has at most one free axis a constant shape."""
-    shapes: dict[str, list[int | None]] = {}
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    for value in (*model.graph.value_info, *inferred.graph.value_info, *inferred.graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            axes = value.type.tensor_type.shape.dim
-            shapes[value.name] = [int(axis.dim_value) if axis.HasField("dim_value") else None for axis in axes]
-    constants = {initializer.name for initializer in model.graph.initializer}
-    for number, node in enumerate(model.graph.node):
-        shape = shapes.get(node.output[0]) if node.op_type == "Reshape" else None
-        if shape is None or node.input[1] in constants or shape.count(None) > 1 or 0 in shape:
-            continue
-        name = f"{node.name}/shape__{number}"
-        values = np.array([-1 if axis is None else axis for axis in shape], np.int64)
-        model.graph.initializer.append(numpy_helper.from_array(values, name))
-        node.input[1] = name
+def _slimmed(model: onnx.ModelProto, shapes: Sequence[Sequence[int | None]]) -> onnx.ModelProto:
+    """Fold constants, drop dead branches, make shapes static, fuse what belongs to one operator."""
+    graph = model.graph
+    # The converter gives each free axis a name of its own: with the batch's everywhere, more becomes static.
+    del graph.value_info[:]
+    for value, shape in zip(graph.input, shapes, strict=True):
+        free = [BATCH, *(f"{value.name}_{place}" for place in range(1, len(shape)))]
+        named = [axis if axis is not None else free[place] for place, axis in enumerate(shape)]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, named))
+    slimmed = onnxslim.slim(model)
+    # OnnxSlim drops an input that nothing reads: a caller is to be told the model's own inputs.
+    kept = {value.name: value for value in slimmed.graph.input}
+    inputs = [kept.get(value.name, value) for value in graph.input]
+    del slimmed.graph.input[:]
+    slimmed.graph.input.extend(inputs)
+    return slimmed
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
