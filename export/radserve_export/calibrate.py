@@ -95,9 +95,7 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
         msg = f"{spec.name}: no temperature calibrates the model: is the held-out data labelled as the spec says?"
         raise SpecError(msg)
     if not temperature > _LOWEST * (1 + _EDGE):
-        msg = (
-            f"{spec.name}: calibrate: the held-out data is too easy to tell how sure to be: give harder data"
-        )
+        msg = f"{spec.name}: calibrate: the held-out data is too easy to tell how sure to be: give harder data"
         raise SpecError(msg)
     before, after = (probabilities_of(logits[1::2] / t, spec) for t in (1.0, temperature))
     measured = truth[1::2]

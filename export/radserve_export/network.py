@@ -24,7 +24,7 @@ class Form(Enum):
     Attributes:
         PLAIN: One input and one output, NETWORK_INPUT and NETWORK_OUTPUT.
         NAMED: Any number of them, named after the model's own layers.
-        EVIDENCE: As PLAIN, and the part EVIDENCE: the same graph with a second
+        EVIDENCE: As PLAIN, and a part of that name: the same graph with a second
             output, the evidence map.
         GENERATION: One graph from token ids to the generated ones (graphs.generation),
             and what it is made of, the parts ENCODER and DECODER.
@@ -59,12 +59,14 @@ class Network(Part):
         vocabulary: What integers fed to it must stay below; None if nothing looks them up.
         source_sha256: Hash of the trained model's file.
         tools: Versions of what read and converted it.
+        tokenizer: ``tokenizer.json`` made of the model's own text layer; None where it has none.
         parts: Further graphs made of the same model, by the name of what they are for.
     """
 
     vocabulary: int | None
     source_sha256: str
     tools: dict[str, str]
+    tokenizer: bytes | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
 
 
@@ -98,8 +100,11 @@ class Conversion:
         inputs: What it will be fed, for models that do not say it themselves
             (subclassed ones): shapes without the batch axis, dtypes; names are ignored.
         decoding: How a generator chooses its tokens; None for all others.
+        ends_in_activation: Whether an evidence map's network gives probabilities:
+            the logits that the map is of lie before them.
     """
 
     form: Form
     inputs: tuple[TensorSpec, ...] = ()
     decoding: Decoding | None = None
+    ends_in_activation: bool = True

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from radserve.contracts import Task
 from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
 from radserve_export.layout import lay_out
-from radserve_export.network import Conversion, Form
 from radserve_export.parity import check_parity
 from radserve_export.publication import prune, publish
 from radserve_export.real_inputs import real_batches
-from radserve_export.reference import Reference, check_fit, parity_stages
+from radserve_export.reference import Reference, check_fit, conversion_of, parity_stages, tokenizer_of
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
 from radserve_export.sandbox.network import converted_network
 from radserve_export.spec import load_spec
@@ -94,16 +92,14 @@ def export(
     progress("reading the spec")
     spec = load_spec(spec_path)
     tokenizer = read_tokenizer(spec_path.parent / spec.tokenizer) if spec.tokenizer else None
+    conversion = conversion_of(spec, tokenizer)
     progress("loading and converting the model")
     with ExitStack() as until_published:
-        network = _network(
-            spec,
-            model or spec_path.parent / spec.model,
-            until_published,
-            trust=trust,
-            custom_objects=custom_objects,
-            limits=limits,
+        path = model or spec_path.parent / spec.model
+        network = until_published.enter_context(
+            converted_network(path, conversion, trust=trust, custom_objects=custom_objects, limits=limits)
         )
+        tokenizer = tokenizer_of(spec, network, tokenizer)
         wire = check_fit(spec, network, tokenizer)
         if spec.calibrate is not None:
             progress("fitting the temperature on held-out data")
@@ -146,15 +142,6 @@ class _Checked:
     def layout(self, repository: Path, version: int) -> Layout:
         """Every file of a version."""
         return lay_out(self.spec, self.network, self.steps, repository, version)
-
-
-def _network(
-    spec: Spec, path: Path, opened: ExitStack, *, trust: bool, custom_objects: Sequence[str], limits: Limits
-) -> Network:
-    form = Form.NAMED if spec.task is Task.TENSORS else Form.PLAIN
-    return opened.enter_context(
-        converted_network(path, Conversion(form=form), trust=trust, custom_objects=custom_objects, limits=limits)
-    )
 
 
 def _newest(checked: _Checked, repository: Path) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from radserve.contracts import Task, TextInput, wire_tensors
+from radserve.contracts import Datatype, Task, TensorSpec, TextInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_INPUT, TOKEN_IDS
 from radserve_export.graphs.checked import Chain, signature
 from radserve_export.graphs.preprocess import preprocess_reference
+from radserve_export.network import Conversion, Decoding, Form
 from radserve_export.parity import Batch, Stage, free_lengths, random_input
 from radserve_export.tasks import rules_of
+from radserve_export.tokenizer import parse_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from radserve.contracts import TensorSpec
     from radserve_export.ensemble import Step
     from radserve_export.network import Arrays, Network
     from radserve_export.spec import Spec
@@ -60,6 +61,55 @@ class Reference:
 
 def _max_tokens(spec: Spec) -> int:
     return spec.input.max_tokens if isinstance(spec.input, TextInput) else 0
+
+
+def conversion_of(spec: Spec, tokenizer: TextTokenizer | None) -> Conversion:
+    """What a spec's model file must be made into.
+
+    Raises:
+        SpecError: The tokenizer lacks a token that the spec names.
+    """
+    described = spec.input
+    if spec.task is Task.TENSORS or described is None:
+        return Conversion(form=Form.NAMED)
+    if isinstance(described, TextInput):
+        taken = TensorSpec(name=NETWORK_INPUT, dtype=Datatype.INT32, dims=(described.max_tokens,))
+    else:
+        (wire,), _ = wire_tensors(spec.task, described, len(spec.labels))
+        taken = TensorSpec(name=NETWORK_INPUT, dtype=Datatype.FP32, dims=wire.dims)
+    decoding = None
+    if spec.generation is not None and tokenizer is not None:
+        plan = spec.generation
+        decoding = Decoding(
+            start=tokenizer.id_of(plan.start),
+            end=tokenizer.id_of(plan.end),
+            vocabulary=tokenizer.vocabulary,
+            max_tokens=plan.max_tokens,
+            beams=plan.beams,
+            length_penalty=plan.length_penalty,
+        )
+    form = Form.EVIDENCE if spec.evidence else rules_of(spec.task).form
+    return Conversion(
+        form=form, inputs=(taken,), decoding=decoding, ends_in_activation=spec.network_output == "probabilities"
+    )
+
+
+def tokenizer_of(spec: Spec, network: Network, given: TextTokenizer | None) -> TextTokenizer | None:
+    """The tokenizer that the spec names, or the one made of the model's own text layer.
+
+    Raises:
+        SpecError: There are both, or a text model has neither.
+    """
+    if network.tokenizer is None:
+        if isinstance(spec.input, TextInput) and given is None:
+            msg = f"{spec.name}: the model has no text layer: name its tokenizer.json in the spec's tokenizer"
+            raise SpecError(msg)
+        return given
+    if given is not None or not isinstance(spec.input, TextInput):
+        why = "leave the spec's tokenizer out" if given else "the spec's input must be of kind text"
+        msg = f"{spec.name}: the model reads text with a layer of its own: {why}"
+        raise SpecError(msg)
+    return parse_tokenizer(network.tokenizer, f"the text layer of {spec.model}")
 
 
 def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> tuple[TensorSpec, ...]:

@@ -191,7 +191,8 @@ class Spec(Block, frozen=True, kw_only=True):
         evidence: Whether an image classifier also gets a second public model, NAME_evidence,
             which shows where it looked.
         generation: How a text generator chooses its tokens.
-        tokenizer: ``tokenizer.json``, relative to the spec file (text models).
+        tokenizer: ``tokenizer.json``, relative to the spec file (text models); None
+            where the model itself begins with a text layer.
         parity: Tolerance of the parity gate.
         serving: How Triton runs it.
         training: Data of the reference training.
@@ -283,9 +284,10 @@ def _contradiction(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for 
 
 def _wrong_extras(spec: Spec) -> str | None:
     """Parts that some tasks need, and others do not have."""
-    is_text = isinstance(spec.input, TextInput)
-    if is_text != (spec.tokenizer is not None):
-        return "tokenizer: a text model needs one" if is_text else "tokenizer: only a text model has one"
+    if spec.tokenizer is not None and not isinstance(spec.input, TextInput):
+        return "tokenizer: only a text model has one"
+    if spec.tokenizer is None and spec.task is Task.TEXT_GENERATION:
+        return "tokenizer: a text generator needs one"
     if (spec.task is Task.TEXT_GENERATION) != (spec.generation is not None):
         return f"generation: task {spec.task.value} {'takes none' if spec.generation else 'needs it'}"
     if spec.evidence and spec.task is not Task.IMAGE_CLASSIFICATION:

@@ -32,6 +32,18 @@ class TextTokenizer:
     content: bytes
     vocabulary: int
 
+    def id_of(self, token: str) -> int:
+        """Id of a token.
+
+        Raises:
+            SpecError: The vocabulary has no such token.
+        """
+        found = Tokenizer.from_str(self.content.decode()).token_to_id(token)
+        if found is None:
+            msg = f"the tokenizer has no token {token!r}: name one that it was made with"
+            raise SpecError(msg)
+        return int(found)
+
     def token_ids(self, texts: Sequence[str], max_tokens: int) -> NDArray[np.int32]:
         """Tokenise as the served step does.
 
@@ -59,19 +71,33 @@ def read_tokenizer(path: Path) -> TextTokenizer:
         SpecError: It cannot be read, or the id 0, which pads, is a real token's.
     """
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        described["truncation"] = described["padding"] = None
-        content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
-        tokenizer = Tokenizer.from_str(content.decode())
+        return parse_tokenizer(path.read_bytes(), str(path))
     except OSError as error:
         msg = f"cannot read the tokenizer {path}: {error.strerror}"
         raise SpecError(msg) from error
+
+
+def parse_tokenizer(given: bytes, name: str) -> TextTokenizer:
+    """As ``read_tokenizer``, of a file's content.
+
+    Args:
+        given: The content.
+        name: What to call it in messages.
+
+    Raises:
+        SpecError: As ``read_tokenizer``.
+    """
+    try:
+        described = json.loads(given)
+        described["truncation"] = described["padding"] = None
+        content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
+        tokenizer = Tokenizer.from_str(content.decode())
     # The library raises bare Exception on a file that is none of its own.
     except Exception as error:
-        msg = f"{path} is not a tokenizer.json of the tokenizers library: {error}"
+        msg = f"{name} is not a tokenizer.json of the tokenizers library: {error}"
         raise SpecError(msg) from error
     padding = tokenizer.id_to_token(PADDING_ID) or ""
     if "pad" not in padding.lower():
-        msg = f"{path}: token {PADDING_ID} must be the padding token (such as [PAD]), and is {padding!r}"
+        msg = f"{name}: token {PADDING_ID} must be the padding token (such as [PAD]), and is {padding!r}"
         raise SpecError(msg)
     return TextTokenizer(content=content, vocabulary=max(tokenizer.get_vocab().values()) + 1)

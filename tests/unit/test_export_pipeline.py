@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def use_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], None]:
     """Choose what loading and converting gives."""
 
     def use(network: Network) -> None:
-        monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: network)
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
 
     use(dense_network())
     return use
@@ -319,6 +320,25 @@ def test_a_published_file_that_was_changed_is_not_overlooked(tmp_path: Path, spe
     (tmp_path / "models/tiny/1/labels.txt").write_text("a\nb\nd\n")
     with pytest.raises(RepositoryError, match=r"labels\.txt is not what was published"):
         pipeline.export(spec, tmp_path / "models")
+
+
+def test_a_text_model_without_a_tokenizer_is_told_where_one_belongs(
+    tmp_path: Path, use_network: Callable[[Network], None]
+) -> None:
+    use_network(token_network())
+    with pytest.raises(SpecError, match=r"name its tokenizer\.json"):
+        pipeline.export(write_spec(tmp_path, text_spec(tokenizer=None)), tmp_path / "models")
+
+
+def test_a_models_own_text_layer_makes_the_tokenize_step(
+    tmp_path: Path, use_network: Callable[[Network], None]
+) -> None:
+    write_tokenizer(tmp_path / "own.json")
+    use_network(replace(token_network(), tokenizer=(tmp_path / "own.json").read_bytes()))
+    pipeline.export(write_spec(tmp_path, text_spec(tokenizer=None)), tmp_path / "models")
+    assert (tmp_path / "models/words_tokenize/1/tokenizer.json").is_file()
+    with pytest.raises(SpecError, match="leave the spec's tokenizer out"):
+        pipeline.export(write_spec(tmp_path, text_spec()), tmp_path / "models")
 
 
 def test_two_exporters_do_not_write_at_once(tmp_path: Path, spec: Path) -> None:

@@ -51,7 +51,6 @@ EVALUATION = {"generator": "chest_xray", "samples": 1, "seed": 1, "minimum_accur
         (image_spec(evaluation=EVALUATION), "it also gives normal, which is no label here"),
         (image_spec(evaluation=EVALUATION | {"generator": "x"}), "evaluation.generator"),
         (image_spec(parity={"input_range": [1, -1]}), "input_range"),
-        (text_spec(tokenizer=None), "tokenizer"),
         (text_spec(network_input={"scale": 2.0}), "network_input"),
         ({"name": "t", "task": "tensors", "model": "m.keras", "labels": [label("a")]}, "task tensors takes no labels"),
     ],

@@ -102,6 +102,7 @@ class _Worker:
         return messages.Converted(
             graphs={name: graph.SerializeToString() for name, graph in graphs.items()},
             vocabulary=self._network.vocabulary,
+            tokenizer=self._network.tokenizer,
             tools=self._network.tools,
         )
 

@@ -84,6 +84,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     graphs: dict[_Name, bytes]
     vocabulary: Annotated[int, msgspec.Meta(ge=0, le=2**40)] | None
+    tokenizer: Annotated[bytes, msgspec.Meta(max_length=2**26)] | None
     tools: dict[_Version, _Version]
 
 

@@ -74,6 +74,7 @@ def converted_network(
                 graph=network.graph,
                 reference=network.reference,
                 vocabulary=answer.vocabulary,
+                tokenizer=answer.tokenizer,
                 source_sha256=sha256,
                 tools=answer.tools,
                 parts=parts,
