@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from radserve_export.from_keras.generation import DECODER, ENCODER, join, pieces
 from radserve_export.from_keras.handlers import emit
 from radserve_export.from_keras.recurrent import native_recurrent
 from radserve_export.from_keras.signature import as_functional, call, names_of, specs_of
+from radserve_export.from_keras.text import take_out_text_layer
 from radserve_export.from_keras.tracing import (
     better_layers,
     failure,
@@ -53,6 +55,9 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
             served: the layer is named, with its path in the model, and why.
     """
     model = as_functional(model, conversion.inputs)
+    text = take_out_text_layer(model)
+    if text is not None:
+        model = text.model
     if conversion.decoding is not None:
         return _generator(model, conversion.decoding, source_sha256)
     inputs, outputs = names_of(model)
@@ -70,7 +75,8 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
         explained = part(model, cam.served, sized_specs, [*outputs, EVIDENCE], original=cam.original)
         cam.describe(explained.graph)
         parts[Form.EVIDENCE.value] = explained
-    return _network(model, whole, parts, source_sha256)
+    network = _network(model, whole, parts, source_sha256)
+    return network if text is None else replace(network, tokenizer=text.tokenizer)
 
 
 def _generator(model: keras.Model, decoding: Decoding, source_sha256: str) -> Network:
