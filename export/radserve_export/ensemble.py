@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from radserve.contracts import TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
-from radserve_export.graphs import TOKEN_IDS
+from radserve.contracts import GENERATED_TEXT, TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
+from radserve_export.graphs import GENERATED_IDS, TOKEN_IDS
 from radserve_export.graphs.checked import signature
 from radserve_export.graphs.merge import merge
 from radserve_export.graphs.preprocess import preprocess_graph, take_token_ids
@@ -79,7 +79,10 @@ def build_steps(
     parts |= rules_of(spec.task).trailing_graphs(spec)
     if spec.serving.fuse:
         parts = {"pipeline": merge(parts, f"{spec.name}_pipeline")}
-    return (*steps, *(_graph_step(f"{spec.name}_{suffix}", graph) for suffix, graph in parts.items()))
+    steps += (_graph_step(f"{spec.name}_{suffix}", graph) for suffix, graph in parts.items())
+    if spec.generation is not None and tokenizer is not None:
+        steps.append(_detokenize_step(spec.name, spec.generation.max_tokens, tokenizer))
+    return tuple(steps)
 
 
 def _graph_step(name: str, graph: onnx.ModelProto, *, batched: bool = True) -> Step:
@@ -96,8 +99,11 @@ def _graph_step(name: str, graph: onnx.ModelProto, *, batched: bool = True) -> S
     )
 
 
+def _source(step: str) -> bytes:
+    return files("radserve_export").joinpath("steps", step, "model.py").read_bytes()
+
+
 def _tokenize_step(name: str, max_tokens: int, tokenizer: TextTokenizer) -> Step:
-    source = files("radserve_export").joinpath("steps", "tokenize", "model.py").read_bytes()
     return Step(
         name=f"{name}_tokenize",
         backend="python",
@@ -106,6 +112,16 @@ def _tokenize_step(name: str, max_tokens: int, tokenizer: TextTokenizer) -> Step
             TensorSpec(name=TOKEN_IDS, dtype=Datatype.INT32, dims=(max_tokens,)),
             TensorSpec(name=TOKEN_COUNT, dtype=Datatype.INT32, dims=(1,)),
         ),
-        files={"model.py": source, TOKENIZER_FILE: tokenizer.content},
+        files={"model.py": _source("tokenize"), TOKENIZER_FILE: tokenizer.content},
         parameters={"max_tokens": str(max_tokens)},
+    )
+
+
+def _detokenize_step(name: str, max_tokens: int, tokenizer: TextTokenizer) -> Step:
+    return Step(
+        name=f"{name}_detokenize",
+        backend="python",
+        inputs=(TensorSpec(name=GENERATED_IDS, dtype=Datatype.INT32, dims=(max_tokens,)),),
+        outputs=(TensorSpec(name=GENERATED_TEXT, dtype=Datatype.BYTES, dims=(1,)),),
+        files={"model.py": _source("detokenize"), TOKENIZER_FILE: tokenizer.content},
     )

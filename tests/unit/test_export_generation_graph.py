@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,3 +167,9 @@ def test_parts_that_do_not_fit_are_refused_by_name() -> None:
     encoder.graph.output[0].name = "context"
     with pytest.raises(ConversionError, match=r"gives \['context', 'state'\], but the decoder takes \['memory'"):
         generation_graph(encoder, tiny.decoder(), search())
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, 1), (0, 2), (1, 0)])
+def test_start_end_and_padding_must_differ(start: int, end: int) -> None:
+    with pytest.raises(ConversionError, match="three different tokens"):
+        Tiny.random(0).graph(replace(search(), start=start, end=end))

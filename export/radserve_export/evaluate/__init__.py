@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from radserve import Client, Rejection
 from radserve.contracts import Task
 from radserve.errors import ExportError, MissingExtraError
-from radserve_export.evaluate import _classification, _segmentation
+from radserve_export.evaluate import _classification, _generation, _segmentation
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _MEASURES = {
     Task.IMAGE_CLASSIFICATION: _CLASSIFICATION,
     Task.SIGNAL_CLASSIFICATION: _CLASSIFICATION,
     Task.TEXT_CLASSIFICATION: _CLASSIFICATION,
+    Task.TEXT_GENERATION: Measures(_generation.score, _generation.measure_skew),
     Task.IMAGE_SEGMENTATION: Measures(_segmentation.score, _segmentation.measure_skew),
 }
 

@@ -66,6 +66,9 @@ def generation_graph(encoder: onnx.ModelProto, decoder: onnx.ModelProto, decodin
     Raises:
         ConversionError: The two do not fit, or the result cannot be loaded.
     """
+    if len({decoding.start, decoding.end, PADDING}) < len(("start", "end", "padding")):
+        msg = "the start token, the end token and the padding of a text generator must be three different tokens"
+        raise ConversionError(msg)
     vocabulary = _check_fit(encoder, decoder)
     encoder = compose.add_prefix(encoder, _ENCODER, rename_inputs=False)
     decoder = compose.add_prefix(decoder, _DECODER)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from radserve.contracts import Task
 from radserve_export.tasks.classification import Classification
+from radserve_export.tasks.generation import Generation
 from radserve_export.tasks.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ _RULES: dict[Task, Rules] = {
     Task.SIGNAL_CLASSIFICATION: Classification(),
     Task.TEXT_CLASSIFICATION: Classification(),
     Task.IMAGE_SEGMENTATION: Segmentation(),
+    Task.TEXT_GENERATION: Generation(),
 }
 
 
