@@ -25,6 +25,7 @@ from radserve.contracts._tensors import (
     TensorSpec,
 )
 
+_Edge = Annotated[float, msgspec.Meta(ge=-16384, le=16384)]
 _MAX_SEGMENTS = 255  # LABEL_MAP is uint8, and 0 is the background
 Tensors = tuple[TensorSpec, ...]
 
@@ -52,11 +53,20 @@ class Evidence(Struct, frozen=True, kw_only=True):
         rows: Height of the map: that of the last convolution.
         columns: Its width.
         layer: The convolution's name.
+        region: Top, left, bottom and right of the part of the wire's image that the
+            map's cells cover evenly, in pixels; None is the whole image.
     """
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=8192)]
     columns: Annotated[int, msgspec.Meta(ge=1, le=8192)]
     layer: Annotated[str, msgspec.Meta(max_length=256)]
+    region: tuple[_Edge, _Edge, _Edge, _Edge] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a part turned upside down."""
+        if self.region is not None and not (self.region[0] < self.region[2] and self.region[1] < self.region[3]):
+            msg = "evidence: the region's end does not lie behind its start"
+            raise ValueError(msg)
 
 
 def wire_tensors(
