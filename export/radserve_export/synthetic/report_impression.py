@@ -51,12 +51,6 @@ def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
         yield Sample(source=text, label="", expected=impression)
 
 
-def is_held_out(kind: Kind, name: str, place: str, extent: int | str) -> bool:
-    """Whether a finding at a place, of a size in mm or a grade, is in the test split alone."""
-    number = extent if isinstance(extent, int) else kind.grades.index(extent)
-    return (kind.names.index(name) + kind.places.index(place) + number) % _HELD_OUT == 0
-
-
 def _report(rng: random.Random, language: Language, split: Split) -> tuple[str, str]:
     names = [(kind, name) for kind in language.kinds for name in kind.names]
     rng.shuffle(names)
@@ -78,12 +72,10 @@ def _report(rng: random.Random, language: Language, split: Split) -> tuple[str, 
 def _present(rng: random.Random, language: Language, kind: Kind, name: str, split: Split) -> tuple[str, str]:
     """What the findings say of something that is there, and what the impression does."""
     place = rng.choice(kind.places)
-    extents = [
-        extent
-        for extent in (kind.grades or _SIZES_MM)
-        if is_held_out(kind, name, place, extent) == (split is Split.TEST)
-    ]
-    extent, other = rng.choice(extents), rng.choice(_SIZES_MM)
+    numbers = range(len(kind.grades)) if kind.grades else _SIZES_MM
+    shift = kind.names.index(name) + kind.places.index(place)
+    number = rng.choice([n for n in numbers if ((n + shift) % _HELD_OUT == 0) == (split is Split.TEST)])
+    extent, other = kind.grades[number] if kind.grades else number, rng.choice(_SIZES_MM)
     filled = {"name": name, "place": place, "grade": extent, "n": extent, "other": other}
     return _choose(rng, kind.sentences).format(**filled), (kind.impression or language.impression).format(**filled)
 
