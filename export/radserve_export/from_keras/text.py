@@ -71,7 +71,7 @@ def take_out_text_layer(model: keras.Model) -> TextModel | None:
 def _text_layer(model: keras.Model) -> keras.layers.Layer:
     history = model.inputs[0]._keras_history  # noqa: SLF001 - what reads a tensor is not public
     readers = [node.operation for node in history.operation._outbound_nodes]  # noqa: SLF001 - as above
-    inside = [reader for reader in readers if reader in model.layers]
+    inside = [layer for layer in model.layers if any(layer is reader for reader in readers)]
     for layer in inside:
         if isinstance(layer, _LAYERS) and len(inside) == 1:
             return layer
@@ -146,11 +146,12 @@ def _compare(layer: keras.layers.Layer, content: bytes, shift: int) -> None:
     tokenizer = Tokenizer.from_str(content.decode())
     lookup = layer if isinstance(layer, keras.layers.StringLookup) else layer._lookup_layer  # noqa: SLF001 - the split words are not public
     prepared = tf.constant(texts) if lookup is layer else layer._preprocess(tf.constant(texts))  # noqa: SLF001 - as above
-    for number, encoding in enumerate(tokenizer.encode_batch(texts)):
-        words = tf.reshape(prepared[number], [-1])
-        expected = [int(place) + shift for place in lookup._lookup_dense(words)]  # noqa: SLF001 - whatever the output mode
-        if encoding.ids != expected:
-            raise _refuse(layer, f"the tokenizer made of it splits {texts[number]!r} in another way")
+    ragged = prepared if isinstance(prepared, tf.RaggedTensor) else tf.RaggedTensor.from_tensor(prepared[:, tf.newaxis])
+    places = np.asarray(lookup._lookup_dense(ragged.flat_values)) + shift  # noqa: SLF001 - whatever the output mode
+    rows = np.split(places, np.asarray(ragged.row_splits)[1:-1])
+    for text, encoding, expected in zip(texts, tokenizer.encode_batch(texts), rows, strict=True):
+        if encoding.ids != expected.tolist():
+            raise _refuse(layer, f"the tokenizer made of it splits {text!r} in another way")
 
 
 def _probes(words: Sequence[str]) -> list[str]:
@@ -174,8 +175,12 @@ def _rest(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
     else:
         taken = keras.Input((None,), dtype="int64", name=f"{layer.name}_ids")
         shifted = _BagOfWords(_weights(layer, config), config["output_mode"], name=layer.name)(taken)
-    # A model that starts behind the layer, called on what replaces it.
-    behind = keras.Model(layer.output, model.outputs, name=model.name)
+    # A model that starts behind the layer, called on what replaces it. A Sequential model's layers may have
+    # been called more than once: the tensor wanted is the one inside the model.
+    graph = getattr(model, "_functional", None) or model
+    nodes = (node for level in graph._nodes_by_depth.values() for node in level)  # noqa: SLF001 - as above
+    (made,) = next(node.outputs for node in nodes if node.operation is layer)
+    behind = keras.Model(made, graph.outputs, name=model.name)
     if behind.inputs[0].shape != shifted.shape:  # Keras states (batch, 1, words) of a bag, and gives (batch, words)
         start = keras.Input(shifted.shape[1:], dtype=shifted.dtype)
         behind = keras.models.clone_model(behind, input_tensors=start, clone_function=lambda layer: layer)
