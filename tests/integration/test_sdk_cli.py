@@ -107,6 +107,13 @@ def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServ
     assert "OutOfScopeError: Modality" in done.stdout
 
 
+def test_label_maps_are_not_asked_of_a_classifier(server: EmbeddedServer, radserve: Run, tmp_path: Path) -> None:
+    done = radserve("predict", "brightness", CT, "--url", server.grpc_url, "--output", str(tmp_path / "maps"))
+    assert done.returncode == 1
+    assert "brightness gives no label maps: leave --output out" in done.stderr
+    assert not (tmp_path / "maps").exists()
+
+
 def test_a_folder_gives_all_its_files_in_order_but_hidden_ones_and_tables(
     server: EmbeddedServer, tmp_path: Path, radserve: Run
 ) -> None:

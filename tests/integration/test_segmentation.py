@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from PIL import Image
 from support.exports import label, write_spec
 from support.outlines import COLUMNS, ROWS, picture, truth
 from support.segmenters import pixel_network, segmentation_spec
@@ -146,3 +147,26 @@ def test_the_command_tells_what_was_found(
         ("lesion", 2, True),
     ]
     assert all(found["area_mm2"] == found["pixel_count"] / 4 for found in told["findings"])
+
+
+def test_the_command_writes_label_maps_as_pictures(
+    server: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / name for name in ("one.dcm", "two.dcm", "three.dcm")]
+    drawn = truth(ROWS, COLUMNS)
+    picture(drawn).save_as(paths[0], enforce_file_format=True)
+    paths[1].write_bytes(b"no DICOM")
+    picture(drawn[::-1].copy()).save_as(paths[2], enforce_file_format=True)
+    folder = tmp_path / "maps"
+    arguments = ["predict", "stretched", *map(str, paths), "--url", server.grpc_url, "--json"]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--output", str(folder)])
+    assert caught.value.code == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.png", "0003.png"]
+    with Image.open(folder / "0001.png") as one, Image.open(folder / "0003.png") as three:
+        np.testing.assert_array_equal(np.asarray(one), drawn)
+        np.testing.assert_array_equal(np.asarray(three), drawn[::-1])
+    with pytest.raises(SystemExit):
+        main([*arguments, "--output", str(paths[0])])
+    assert f"cannot write to {paths[0]}: File exists" in capsys.readouterr().err

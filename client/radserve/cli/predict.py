@@ -17,7 +17,7 @@ from rich.text import Text
 
 from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from, wide_console
 from radserve.client import Client
-from radserve.contracts import TextInput
+from radserve.contracts import Task, TextInput
 from radserve.errors import InputError, RadserveError
 from radserve.options import Priority
 from radserve.results import Classification, GeneratedText, Rejection, Segmentation
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from radserve.results import Region, Result
 
     Item = tuple[str, "str | bytes | RadserveError"]
+    Answered = tuple[str, Result | RadserveError]
 
 _STANDARD_INPUT = "-"
 _PROGRESS_FROM = 4
@@ -58,6 +59,12 @@ def predict(
     frame: Annotated[
         int | None, typer.Option("--frame", min=0, help="Frame of a multi-frame image, counted from 0.")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="Folder for label maps: 0001.png for the first input (pixels are label numbers)."
+        ),
+    ] = None,
     timeout: Timeout = 30.0,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
@@ -75,6 +82,9 @@ def predict(
         if text and not reads_text:
             msg = f"model {model} reads files: leave --text out"
             raise InputError(msg)
+        if output and served.contract.task is not Task.IMAGE_SEGMENTATION:
+            msg = f"model {model} gives no label maps: leave --output out"
+            raise InputError(msg)
         names = [name for given in inputs or [] for name in _names(given, reads_text=reads_text)]
         items = [_item(name, reads_text=reads_text) for name in names]
         wanted = ".txt file" if reads_text else "file"
@@ -84,6 +94,7 @@ def predict(
         items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
         urgency = None if priority is None else Priority[priority.name]
         answers = _answers(served, items, urgency, frame)
+        answers = _saved(answers, output) if output else answers
         failed = _print_lines(answers) if json else _print_table(answers, len(items), served.contract.intended_use)
     raise typer.Exit(1 if failed else 0)
 
@@ -117,9 +128,7 @@ def _item(name: str, *, reads_text: bool) -> Item:
         return name, InputError("the file is not UTF-8 text")
 
 
-def _answers(
-    model: Model, items: list[Item], priority: Priority | None, frame: int | None
-) -> Iterator[tuple[str, Result | RadserveError]]:
+def _answers(model: Model, items: list[Item], priority: Priority | None, frame: int | None) -> Iterator[Answered]:
     readable = (source for _, source in items if not isinstance(source, RadserveError))
     answers = model.predict_many(readable, frame=frame, priority=priority)
     for name, source in items:
@@ -127,7 +136,22 @@ def _answers(
         yield name, answer.error if isinstance(answer, Rejection) else answer
 
 
-def _print_lines(answers: Iterator[tuple[str, Result | RadserveError]]) -> int:
+def _saved(answers: Iterator[Answered], folder: Path) -> Iterator[Answered]:
+    """Write the label maps as they pass."""
+    from PIL import Image  # noqa: PLC0415 - slow, and seldom needed
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (name, answer) in enumerate(answers, start=1):
+            if isinstance(answer, Segmentation):
+                Image.fromarray(answer.label_map).save(folder / f"{number:04d}.png")
+            yield name, answer
+    except OSError as error:
+        msg = f"cannot write to {folder}: {error.strerror}"
+        raise InputError(msg) from error
+
+
+def _print_lines(answers: Iterator[Answered]) -> int:
     failed = 0
     for name, answer in answers:
         plain: dict[str, Any] = {"input": name}
@@ -140,7 +164,7 @@ def _print_lines(answers: Iterator[tuple[str, Result | RadserveError]]) -> int:
     return failed
 
 
-def _print_table(answers: Iterator[tuple[str, Result | RadserveError]], total: int, intended_use: str) -> int:
+def _print_table(answers: Iterator[Answered], total: int, intended_use: str) -> int:
     failed = 0
     table = Table(Column("input", overflow="fold"), Column("answer", overflow="fold"), *_COLUMNS)
     with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
