@@ -97,7 +97,7 @@ def check(
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            typer.echo(f"{finding.file}: {finding.message}")
+            typer.echo(f"{finding.file}:{finding.line}: {finding.message}")
         typer.echo(f"{len(findings)} problems in {repository}" if findings else f"{repository}: nothing wrong")
     if findings:
         raise typer.Exit(1)

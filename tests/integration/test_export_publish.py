@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
 
     def run(version: int, *, rows: int = ROWS, **changes: Any) -> int:
         network = dense_network(seed=version, rows=rows)
-        monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: network)
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
         described = image_spec(**changes)
         window = {"kind": "fixed", "center": 40, "width": WIDTHS[version]}
         described["input"] |= {"modalities": ["CT"], "window": window, "rows": rows}

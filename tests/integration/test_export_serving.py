@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_a_second_version_is_served_beside_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_server: Callable[..., EmbeddedServer]
 ) -> None:
     for seed in (0, 1):
-        monkeypatch.setattr(pipeline, "_network", lambda *_args, seed=seed, **_options: dense_network(seed=seed))
+        network = nullcontext(dense_network(seed=seed))
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, _it=network, **_options: _it)
         done = pipeline.export(write_spec(tmp_path, image_spec()), tmp_path / "models")
     assert done.version == 2
     server = start_server(tmp_path / "models")

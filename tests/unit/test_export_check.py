@@ -1,95 +1,270 @@
+"""What ``radserve check`` finds: one broken repository for each kind of finding, and none in those that are right."""
+
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+from google.protobuf import text_format
+from hypothesis import given
+from hypothesis import strategies as st
+from support.broken import BROKEN
 from support.exports import dense_network, image_spec, write_spec
+from support.foreign import CONFIGS, write_foreign
+from tritonclient.grpc import model_config_pb2 as pb
 
 from radserve.errors import RepositoryError
 from radserve_export import pipeline
 from radserve_export.check import check_repository
+from radserve_export.checks.pbtxt import scan
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+REPOSITORY = Path(__file__).parent.parent.parent / "model_repository"
 
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository of a model in three steps."""
-    monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: dense_network())
+    """A repository of this exporter: a model in three steps."""
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
     pipeline.export(write_spec(tmp_path, image_spec(serving={"fuse": False})), tmp_path / "models")
     return tmp_path / "models"
 
 
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A repository of other makers."""
+    write_foreign(tmp_path / "foreign")
+    return tmp_path / "foreign"
+
+
 def _findings(models: Path) -> list[str]:
-    return [f"{finding.file}: {finding.message}" for finding in check_repository(models)]
+    return [f"{finding.file}:{finding.line}: {finding.message}" for finding in check_repository(models)]
+
+
+def _break(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
 
 
 def test_what_was_exported_has_no_findings(models: Path) -> None:
     assert _findings(models) == []
 
 
+def test_the_reference_models_have_no_findings() -> None:
+    assert _findings(REPOSITORY) == []
+
+
+def test_what_others_wrote_rightly_has_no_findings(foreign: Path) -> None:
+    assert _findings(foreign) == []
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_wrong_is_found_where_it_stands(foreign: Path, kind: str) -> None:
+    model, old, new, mark, message = BROKEN[kind]
+    path = foreign / model / "config.pbtxt"
+    _break(path, old, new)
+    found = [finding for finding in check_repository(foreign) if message in finding.message]
+    assert found, _findings(foreign)
+    assert found[0].file == f"{model}/config.pbtxt"
+    text = path.read_text()
+    if mark and found[0].line != text[: text.index(mark)].count("\n") + 1:
+        pytest.fail(f"line {found[0].line}: {text.splitlines()[found[0].line - 1]}")
+
+
+def _without_config(foreign: Path) -> None:
+    (foreign / "bare/config.pbtxt").unlink()
+
+
+def _leading_zero(foreign: Path) -> None:
+    (foreign / "torch/1").rename(foreign / "torch/01")
+
+
+def _named_version(foreign: Path) -> None:
+    (foreign / "plan/2").rename(foreign / "plan/latest")
+
+
+def _no_file(foreign: Path) -> None:
+    (foreign / "torch/1/model.pt").unlink()
+
+
+def _pointer(foreign: Path) -> None:
+    (foreign / "bare/1/model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def _half_a_graph(foreign: Path) -> None:
+    path = foreign / "bare/1/model.onnx"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _outside(foreign: Path) -> None:
+    (foreign.parent / "model.plan").write_text("plan")
+    (foreign / "plan/1/model.plan").unlink()
+    (foreign / "plan/1/model.plan").symlink_to(foreign.parent / "model.plan")
+
+
+def _external(foreign: Path, location: str = "weights") -> Path:
+    path = foreign / "bare/1/model.onnx"
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0, location=location)
+    return path.parent
+
+
+def _weights_gone(foreign: Path) -> None:
+    (_external(foreign) / "weights").unlink()
+
+
+def _weights_outside(foreign: Path) -> None:
+    _external(foreign)
+    path = foreign / "bare/1/model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = "../../../weights"
+    path.write_bytes(model.SerializeToString())
+
+
+def _syntax(foreign: Path) -> None:
+    _break(foreign / "prepare/1/model.py", "def execute", "deaf execute")
+
+
+def _no_class(foreign: Path) -> None:
+    _break(foreign / "prepare/1/model.py", "class TritonPythonModel", "class Model")
+
+
+def _few_labels(foreign: Path) -> None:
+    (foreign / "classify/names.txt").write_text("a\nb\n")
+
+
+def _fixed_batch(foreign: Path) -> None:
+    path = foreign / "classify/2/model.onnx"
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    path.write_bytes(model.SerializeToString())
+
+
+def _no_steps(foreign: Path) -> None:
+    path = foreign / "whole/config.pbtxt"
+    path.write_text(path.read_text().partition("ensemble_scheduling")[0] + "ensemble_scheduling { }\n")
+
+
+def _unserved_pin(foreign: Path) -> None:
+    _break(foreign / "classify/config.pbtxt", "num_versions: 2", "num_versions: 1")
+    _break(foreign / "chain/config.pbtxt", "model_version: -1", "model_version: 1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "finding"),
+    [
+        (_without_config, "bare/config.pbtxt:1: is missing: only a server that completes configurations"),
+        (_leading_zero, "torch/01:1: is no version to Triton: name it with a number above 0"),
+        (_leading_zero, "torch/config.pbtxt:1: has no version folder"),
+        (_named_version, "plan/latest:1: is no version to Triton"),
+        (_no_file, "torch/1:1: has no model.pt or model.py, which its backend loads"),
+        (_pointer, "bare/1/model.onnx:1: is a pointer of Git LFS, no model: git lfs pull"),
+        (_half_a_graph, "bare/1/model.onnx:1: is no graph"),
+        (_outside, "plan/1/model.plan:1: leaves the repository"),
+        (_weights_gone, "bare/1/model.onnx:1: keeps weights in weights, which is not there"),
+        (_weights_outside, "bare/1/model.onnx:1: keeps weights outside its folder, in ../../../weights"),
+        (_syntax, "prepare/1/model.py:6: is no Python: invalid syntax"),
+        (_no_class, "prepare/1/model.py:1: has no class TritonPythonModel"),
+        (_few_labels, "classify/config.pbtxt:18: Y has [4] values, names.txt 2 lines"),
+        (_fixed_batch, "classify/config.pbtxt:3: batches need a free first axis, but that of X is [1]"),
+        (_no_steps, "whole/config.pbtxt:4: an ensemble without steps"),
+        (_unserved_pin, "chain/config.pbtxt:9: step classify is pinned to version 1, which its policy does not serve"),
+    ],
+)
+def test_what_is_wrong_with_files_is_found(foreign: Path, damage: Callable[[Path], None], finding: str) -> None:
+    damage(foreign)
+    assert any(line.startswith(finding) for line in _findings(foreign)), _findings(foreign)
+
+
+def test_weights_beside_the_graph_are_right(foreign: Path) -> None:
+    _external(foreign)
+    assert _findings(foreign) == []
+
+
 @pytest.mark.parametrize(
     ("model", "old", "new", "finding"),
     [
-        ("tiny_network", "TYPE_FP32", "TYPE_FP16", "input NETWORK_INPUT is FP16 [4, 3, 1] here, but FP32 [4, 3, 1]"),
-        ("tiny_network", "dims: 4", "dims: 5", "takes NETWORK_INPUT as FP32 [5, 3, 1], but it is FP32 [4, 3, 1]"),
-        ("tiny_network", '"NETWORK_OUTPUT"', '"OTHER"', "NETWORK_OUTPUT is none of its outputs"),
-        ("tiny_network", "priority_levels: 3", "priority_levels: 2", "the steps differ in their priority levels"),
-        ("tiny_network", "max_batch_size: 64", "max_batch_size: 8", "takes batches of 8, the ensemble of 64"),
-        ("tiny_network", "versions: 1", "versions: 2", "serves version 2, which is not there"),
-        ("tiny_network", 'name: "tiny_network"', 'name: "other"', "names the model other, its folder tiny_network"),
-        ("tiny_network", "version_policy", "version_police", "not a model configuration: 2:1"),
-        ("tiny", "model_version: 1", "model_version: 2", "is pinned to version 2, which is not there"),
-        ("tiny", "model_version: 1", "", "is not pinned to a version"),
-        ("tiny", 'model_name: "tiny_network"', 'model_name: "absent"', "step absent is not there"),
-        ("tiny", 'key: "NETWORK_INPUT"', 'key: "X"', "step tiny_network takes NETWORK_INPUT, which nothing makes"),
-        ("tiny", 'key: "PIXELS"', 'key: "X"', "step tiny_preprocess: input PIXELS is not fed"),
-        ("tiny", 'value: "NETWORK_INPUT"', 'value: "NOTHING"', "NETWORK_INPUT"),
-        ("tiny", 'value: "DECISIONS"', 'value: "UNREAD"', "tensor UNREAD is read by nothing"),
         ("tiny", "TYPE_INT8", "TYPE_INT16", "the contract has other outputs"),
         ("tiny", '\\"version\\":1', '\\"version\\":2', "the contract is of version 2, which is not served"),
-        ("tiny", '\\"schema_version\\":1', '\\"schema_version\\":9', "schema version 9"),
-        ("tiny", "labels.txt", "names.txt", "names names.txt, which is not there"),
+        ("tiny", '\\"name\\":\\"tiny\\"', '\\"name\\":\\"other\\"', "the contract is that of other"),
+        ("tiny", "max_batch_size: 64", "max_batch_size: 32", "the contract has another max_batch_size"),
+        ("tiny", "model_version: 1", "model_version: -1", "step tiny_preprocess is not pinned to a version"),
+        ("tiny", "1/labels.txt", "1/names.txt", "names 1/names.txt, which is not there"),
+        (
+            "tiny_network",
+            "priority_levels: 3",
+            "priority_levels: 2",
+            "ensemble tiny has steps with 3: urgency would be",
+        ),
     ],
 )
-def test_a_contradiction_is_found(models: Path, model: str, old: str, new: str, finding: str) -> None:
-    path = models / model / "config.pbtxt"
-    text = path.read_text()
-    assert old in text
-    path.write_text(re.sub(re.escape(old), new.replace("\\", r"\\"), text, count=1))
+def test_a_contradiction_of_our_own_is_found(models: Path, model: str, old: str, new: str, finding: str) -> None:
+    _break(models / model / "config.pbtxt", old, new)
     found = _findings(models)
     assert any(finding in line for line in found), found
-    assert any("differs from what was published" in line for line in found)
+    assert f"{model}/config.pbtxt:1: differs from what was published" in found
 
 
-def test_a_label_too_many_is_found(models: Path) -> None:
-    (models / "tiny/labels.txt").write_text("a\nb\nc\nd\n")
-    assert any("PROBABILITIES has [3] values, labels.txt 4 lines" in line for line in _findings(models))
+def test_a_contract_of_a_newer_schema_is_found_on_its_line(models: Path) -> None:
+    path = models / "tiny/config.pbtxt"
+    text = re.sub(r'\\"schema_version\\":\d+', r'\\"schema_version\\":99', path.read_text())
+    path.write_text(text)
+    line = text[: text.index("schema_version")].count("\n") + 1
+    assert any(found.startswith(f"tiny/config.pbtxt:{line}: ") and "99" in found for found in _findings(models))
 
 
-def test_a_truncated_graph_is_found(models: Path) -> None:
-    path = models / "tiny_network/1/model.onnx"
-    path.write_bytes(path.read_bytes()[:-20])
-    assert any(line.startswith("tiny_network/1/model.onnx: is no graph") for line in _findings(models))
+def test_steps_of_a_public_model_without_priorities_are_found(models: Path) -> None:
+    for path in models.glob("tiny_*/config.pbtxt"):
+        _break(path, "  priority_levels: 3\n  default_priority_level: 3\n", "")
+    found = [line for line in _findings(models) if "has no priority levels, but callers of tiny set" in line]
+    assert len(found) == 3
 
 
-def test_weights_in_another_file_are_found(models: Path) -> None:
-    path = models / "tiny_network/1/model.onnx"
-    model = onnx.load(path)
-    onnx.save(model, path, save_as_external_data=True, size_threshold=0, location="weights")
-    assert any("keeps its weights in another file" in line for line in _findings(models))
-
-
-def test_a_folder_without_configuration_is_found(models: Path) -> None:
+def test_a_folder_beside_published_models_is_covered_by_no_manifest(models: Path) -> None:
     (models / "stray").mkdir()
-    found = _findings(models)
-    assert "stray/config.pbtxt: cannot be read: No such file or directory" in found
-    assert "stray: no manifest covers this model" in found
+    assert "stray:1: no manifest covers this model" in _findings(models)
+
+
+def test_a_malformed_manifest_is_named(models: Path) -> None:
+    (models / "tiny/1/manifest.json").write_text("{}")
+    assert any(line.startswith("tiny/1/manifest.json:1: is malformed: ") for line in _findings(models))
 
 
 def test_no_repository_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="there is no model repository"):
         check_repository(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_field_stands_on_its_line(name: str) -> None:
+    root = scan(CONFIGS[name])
+    text = CONFIGS[name].splitlines()
+    assert [field.line for field in root.fields] == sorted(field.line for field in root.fields)
+    for field in root.fields:
+        for one in (field, *field.fields):
+            line = text[one.line - 1].strip()
+            assert one.name in line or line[0] in "{<", "an element of a list begins with its bracket"
+
+
+_NAMES = st.text("abcxyz_{}[]<>:,;#'\\ \n\"", min_size=1, max_size=12)
+
+
+@given(names=st.lists(_NAMES, min_size=1, max_size=4), one_line=st.booleans())
+def test_any_configuration_is_scanned_to_its_end(names: list[str], *, one_line: bool) -> None:
+    config = pb.ModelConfig(name="m", max_batch_size=3)
+    for name in names:
+        config.input.add(name=name, dims=[1, 2])
+        config.parameters[name].string_value = name
+    text = text_format.MessageToString(config, as_one_line=one_line)
+    root = scan(text)
+    assert [field.name for field in root.fields].count("input") == len(names)
+    assert len(root.all("parameters")) == len(set(names))
+    assert [field.name for field in root.at("input").fields] == ["name", "dims", "dims"]
+    assert root.at("max_batch_size").value == "3"

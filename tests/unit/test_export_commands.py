@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ for command in (commands.export, commands.check, commands.train):
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: dense_network())
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
     return write_spec(tmp_path, image_spec())
 
 
@@ -55,7 +56,7 @@ def test_an_interrupted_export_is_one_line_and_exit_code_130(
     def interrupted(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_network", interrupted)
+    monkeypatch.setattr(pipeline, "converted_network", interrupted)
     code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
     assert (code, output, errors) == (130, "", "interrupted; what was not reported as finished was not written\n")
 
@@ -77,10 +78,10 @@ def test_check_lists_findings_and_exits_1(tmp_path: Path, spec: Path) -> None:
     (tmp_path / "models/tiny/1/labels.txt").unlink()
     code, output, _ = _run("check", tmp_path / "models", "--json")
     assert code == 1
-    assert {"file": "tiny/1/labels.txt", "message": "missing"} in json.loads(output)
+    assert {"file": "tiny/1/labels.txt", "line": 1, "message": "missing"} in json.loads(output)
     code, output, _ = _run("check", tmp_path / "models")
     assert code == 1
-    assert "tiny/1/labels.txt: missing\n" in output
+    assert "tiny/1/labels.txt:1: missing\n" in output
 
 
 def test_checking_what_is_not_there_is_one_line(tmp_path: Path) -> None:

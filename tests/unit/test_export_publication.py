@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
 
     def export(version: int, outputs: int = 3, **changes: Any) -> int:
         network = dense_network(seed=version, outputs=outputs)
-        monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: network)
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
         return pipeline.export(write_spec(tmp_path, _described(version, **changes)), tmp_path / "models").version
 
     return export
@@ -71,12 +72,13 @@ def _served(models: Path, step: str) -> list[int]:
 
 _KILLED_AT_EACH_OPERATION = """
 import os, shutil, signal, sys
+from contextlib import nullcontext
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.exports import dense_network
 from radserve_export import pipeline, rollback
 
-pipeline._network = lambda *_args, **_options: dense_network(seed=2)
+pipeline.converted_network = lambda *_args, **_options: nullcontext(dense_network(seed=2))
 spec, models, copies, what = Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5]
 for fatal in range(1, 100):
     repository = copies / str(fatal) / "models"
@@ -149,7 +151,8 @@ def test_a_killed_exporter_leaves_the_old_version_or_the_new_one(
     assert seen == sorted(seen)
     assert (seen.count(old), seen.count(new)) > (15, 3)
     final = _contents(copies[-1])
-    monkeypatch.setattr(pipeline, "_network", lambda *_args, **_options: dense_network(seed=2))
+    network = dense_network(seed=2)
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
     for models, version in zip(copies, seen, strict=True):
         with locked(models):
             pass

@@ -80,7 +80,8 @@ class _Ensemble:
         yield from self._flow()
 
     def _pin(self, step: ModelEnsembling.Step, place: Field, model: ServedModel) -> Iterator[Problem]:
-        line, who = place.at("model_version").line, f"step {step.model_name}"
+        line = place.at("model_version" if place.all("model_version") else "model_name").line
+        who = f"step {step.model_name}"
         version = step.model_version
         if version == -1:
             if CONTRACT_PARAMETER in self._config.parameters:
