@@ -93,16 +93,17 @@ def _members(root: Path) -> list[Path]:
     found: list[Path] = []
     pending = [root]
     while pending:
-        for entry in os.scandir(pending.pop()):
-            member = root.joinpath(entry.path).relative_to(root)
-            if entry.is_symlink():
-                msg = f"{root.name} was not loaded: member {member.as_posix()!r}: it is a link"
-                raise UntrustedModelError(msg)
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(root / member)
-            else:
-                found.append(member)
-            if len(found) + len(pending) > _MAX_MEMBERS:
-                msg = f"{root.name} was not loaded: it has more than {_MAX_MEMBERS} members"
-                raise UntrustedModelError(msg)
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                member = root.joinpath(entry.path).relative_to(root)
+                if entry.is_symlink():
+                    msg = f"{root.name} was not loaded: member {member.as_posix()!r}: it is a link"
+                    raise UntrustedModelError(msg)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(root / member)
+                else:
+                    found.append(member)
+        if len(found) + len(pending) > _MAX_MEMBERS:
+            msg = f"{root.name} was not loaded: it has more than {_MAX_MEMBERS} members"
+            raise UntrustedModelError(msg)
     return sorted(found)

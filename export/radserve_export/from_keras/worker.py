@@ -72,9 +72,18 @@ class _Worker:
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked, and say it if that fails."""
-        from radserve.errors import ExportError, MissingExtraError  # noqa: PLC0415 - as in main
+        from radserve.errors import (  # noqa: PLC0415 - as in main
+            ExportError,
+            MissingExtraError,
+            SpecError,
+            UntrustedModelError,
+        )
         from radserve_export.sandbox import messages  # noqa: PLC0415 - as in main
 
+        kinds: dict[type[ExportError], messages.Kind] = {
+            SpecError: "SpecError",
+            UntrustedModelError: "UntrustedModelError",
+        }
         try:
             return self._convert(request) if isinstance(request, messages.Convert) else self._run(request)
         # A model raises whatever it likes.
@@ -84,16 +93,18 @@ class _Worker:
             if isinstance(error, MissingExtraError):
                 return messages.Failed(kind="MissingExtraError")
             if isinstance(error, ExportError):
-                return messages.Failed(kind=type(error).__name__, message=str(error))  # type: ignore[arg-type]  # checked when it is read
+                return messages.Failed(kind=kinds.get(type(error), "ConversionError"), message=str(error))
             first = str(error).strip().partition("\n")[0]
             return messages.Failed(kind="ConversionError", message=f"{type(error).__name__}: {first}")
 
     def _convert(self, request: Convert) -> Answer:
-        from radserve_export.from_keras.convert import convert  # noqa: PLC0415 - as in main
         from radserve_export.from_keras.load import load_copy  # noqa: PLC0415 - as in main
         from radserve_export.sandbox import messages  # noqa: PLC0415 - as in main
 
         model = load_copy(Path(request.path), request.custom_objects)
+
+        from radserve_export.from_keras.convert import convert  # noqa: PLC0415 - a file that is refused does not wait for it
+
         # The hash is the parent's to say.
         self._network = convert(model, request.conversion, source_sha256="")
         graphs = {messages.NETWORK: self._network.graph} | {

@@ -24,7 +24,7 @@ LENGTH_BYTES = 8
 MAX_BYTES = 4 * 2**30
 NETWORK = ""  # the part that is the network itself
 
-_Kind = Literal["SpecError", "UntrustedModelError", "ConversionError", "MissingExtraError", "memory", "unconfined"]
+Kind = Literal["SpecError", "UntrustedModelError", "ConversionError", "MissingExtraError", "memory", "unconfined"]
 _Number = Literal[
     "bool",
     "int8",
@@ -97,7 +97,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Why there is no answer."""
 
-    kind: _Kind
+    kind: Kind
     message: str = ""
 
 
