@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from radserve.contracts import GENERATED_TEXT, TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
+from radserve.contracts import EVIDENCE, GENERATED_TEXT, TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
 from radserve_export.graphs import GENERATED_IDS, TOKEN_IDS
 from radserve_export.graphs.checked import signature
 from radserve_export.graphs.merge import merge
@@ -78,7 +78,7 @@ def build_steps(
         parts["network"] = network.graph
     parts |= rules_of(spec.task).trailing_graphs(spec)
     if spec.serving.fuse:
-        parts = {"pipeline": merge(parts, f"{spec.name}_pipeline")}
+        parts = {"pipeline": merge(parts, f"{spec.name}_pipeline", past=(EVIDENCE,))}
     steps += (_graph_step(f"{spec.name}_{suffix}", graph) for suffix, graph in parts.items())
     if spec.generation is not None and tokenizer is not None:
         steps.append(_detokenize_step(spec.name, spec.generation.max_tokens, tokenizer))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from radserve.contracts import PROBABILITIES, Contract, wire_tensors
 from radserve.errors import ConversionError, SpecError
 from radserve_export.check import ServedModel, check_models
+from radserve_export.graphs.evidence import evidence_of
 from radserve_export.publication import COPIES
 from radserve_export.repository import version_before
 from radserve_export.triton_config import CONFIG_FILE, dump_config, ensemble_config, labels_file, step_config
@@ -107,9 +108,10 @@ def _check_before_writing(
 
 def _contract(spec: Spec, network: Network, steps: Sequence[Step], version: int) -> Contract:
     if spec.input is None:
-        inputs, outputs = steps[0].inputs, steps[0].outputs
+        evidence, inputs, outputs = None, steps[0].inputs, steps[0].outputs
     else:
-        inputs, outputs = wire_tensors(spec.task, spec.input, len(spec.labels))
+        evidence = evidence_of(network.graph)
+        inputs, outputs = wire_tensors(spec.task, spec.input, len(spec.labels), evidence)
     try:
         return Contract(
             name=spec.name,
@@ -124,6 +126,7 @@ def _contract(spec: Spec, network: Network, steps: Sequence[Step], version: int)
             labels=spec.labels,
             exclusive=spec.exclusive,
             calibration=spec.calibration,
+            evidence=evidence,
             model_sha256=network.source_sha256,
             exporter_version=installed_version("radserve"),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +14,10 @@ from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
+from radserve_export.evidence import evidence_model
 from radserve_export.layout import lay_out
 from radserve_export.parity import check_parity
-from radserve_export.publication import prune, publish
+from radserve_export.publication import prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
 from radserve_export.reference import Reference, check_fit, conversion_of, parity_stages, tokenizer_of
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from radserve_export.layout import Layout
     from radserve_export.network import Network
     from radserve_export.spec import Spec
+    from radserve_export.tokenizer import TextTokenizer
 
 _TOOLS = ("radserve", "numpy", "onnx", "onnxruntime")
 
@@ -53,6 +55,7 @@ class Exported:
         is_new: False where the same content was published already.
         parity: What the parity gate measured.
         evaluation: What was measured through the whole path.
+        evidence: What was done about the model with evidence maps; None where there is none.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Exported:
     is_new: bool
     parity: Mapping[str, Any]
     evaluation: Mapping[str, Any] | None = None
+    evidence: Exported | None = None
 
 
 def export(
@@ -100,27 +104,26 @@ def export(
             converted_network(path, conversion, trust=trust, custom_objects=custom_objects, limits=limits)
         )
         tokenizer = tokenizer_of(spec, network, tokenizer)
-        wire = check_fit(spec, network, tokenizer)
+        check_fit(spec, network, tokenizer)
         if spec.calibrate is not None:
             progress("fitting the temperature on held-out data")
         spec, calibration = calibrate_on_held_out(spec, spec_path.parent, network, tokenizer)
-        steps = build_steps(spec, network, wire, tokenizer)
         progress("comparing with Keras")
-        reference = Reference(spec, network, tokenizer)
-        first = next(step for step in steps if step.graph is not None)
-        real = real_batches(spec, spec_path.parent, first.inputs, tokenizer)
-        parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer, real=real), spec=spec)
-        checked = _Checked(
-            spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration
-        )
+        wanted = [(spec, network), *([evidence_model(spec, network)] if spec.evidence else [])]
+        checked = [_check(*one, spec_path.parent, tokenizer, calibration) for one in wanted]
         progress("writing the repository")
-        with repo.locked(repository):
-            version = _identical_version(checked, repository)
-            if version is not None:
-                known = repo.evaluation_of(repository, spec.name, version)
-                if evaluate is None or _still_good(spec, known):
-                    return Exported(name=spec.name, version=version, is_new=False, parity=parity, evaluation=known)
-            return _publish(checked, repository, evaluate, progress)
+        with repo.locked(repository), repo.staging(repository) as staged:
+            done, new = [], []
+            for one in checked:
+                exported = _unchanged(one, repository, evaluate)
+                if exported is None:
+                    manifest = _stage(one, repository, staged / one.spec.name, evaluate, progress)
+                    new.append(manifest)
+                    exported = _exported(one, manifest.version, manifest.evaluation, is_new=True)
+                done.append(exported)
+            progress("publishing")
+            _publish(new, repository, staged, spec.serving.versions_kept)
+    return replace(done[0], evidence=done[1] if spec.evidence else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,21 @@ class _Checked:
     def layout(self, repository: Path, version: int) -> Layout:
         """Every file of a version."""
         return lay_out(self.spec, self.network, self.steps, repository, version)
+
+
+def _check(
+    spec: Spec, network: Network, folder: Path, tokenizer: TextTokenizer | None, calibration: dict[str, Any] | None
+) -> _Checked:
+    """Build a model's steps, and let them answer beside the original."""
+    wire = check_fit(spec, network, tokenizer)
+    steps = build_steps(spec, network, wire, tokenizer)
+    reference = Reference(spec, network, tokenizer)
+    first = next(step for step in steps if step.graph is not None)
+    real = real_batches(spec, folder, first.inputs, tokenizer)
+    parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer, real=real), spec=spec)
+    return _Checked(
+        spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration
+    )
 
 
 def _newest(checked: _Checked, repository: Path) -> int:
@@ -166,30 +184,58 @@ def _still_good(spec: Spec, known: Mapping[str, Any] | None) -> bool:
     return bool(known["n"] == plan.samples and known["seed"] == plan.seed and known[spec.metric] >= plan.minimum)
 
 
-def _publish(
-    checked: _Checked, repository: Path, evaluate: Evaluate | None, progress: Callable[[str], None]
-) -> Exported:
+def _unchanged(checked: _Checked, repository: Path, evaluate: Evaluate | None) -> Exported | None:
+    """What is published already, if it is the same and measured as the spec asks."""
+    version = _identical_version(checked, repository)
+    if version is None:
+        return None
+    known = repo.evaluation_of(repository, checked.spec.name, version)
+    is_good = evaluate is None or _still_good(checked.spec, known)
+    return _exported(checked, version, known, is_new=False) if is_good else None
+
+
+def _exported(checked: _Checked, version: int, evaluation: Mapping[str, Any] | None, *, is_new: bool) -> Exported:
+    return Exported(
+        name=checked.spec.name, version=version, is_new=is_new, parity=checked.parity, evaluation=evaluation
+    )
+
+
+def _stage(
+    checked: _Checked, repository: Path, staged: Path, evaluate: Evaluate | None, progress: Callable[[str], None]
+) -> Manifest:
+    """Write a model's next version into a folder of its own, and measure it there."""
     spec, network = checked.spec, checked.network
     version = _newest(checked, repository) + 1
     layout = checked.layout(repository, version)
-    with repo.staging(repository) as staged:
-        manifest = Manifest(
-            name=spec.name,
-            version=version,
-            models=layout.models,
-            files=repo.write_staged(staged, layout.files),
-            source_sha256=network.source_sha256,
-            tools=network.tools | {name: installed_version(name) for name in _TOOLS},
-            parity=checked.parity,
-            calibration=checked.calibration,
-        )
+    manifest = Manifest(
+        name=spec.name,
+        version=version,
+        models=layout.models,
+        files=repo.write_staged(staged, layout.files),
+        source_sha256=network.source_sha256,
+        tools=network.tools | {name: installed_version(name) for name in _TOOLS},
+        parity=checked.parity,
+        calibration=checked.calibration,
+    )
+    repo.write_staged_manifest(staged, manifest)
+    if evaluate is not None and spec.evaluation is not None:
+        progress("measuring accuracy through the whole path")
+        repo.add_older_versions(staged, repository, manifest)
+        manifest = msgspec.structs.replace(manifest, evaluation=evaluate(staged, spec, checked.reference))
         repo.write_staged_manifest(staged, manifest)
-        if evaluate is not None and spec.evaluation is not None:
-            progress("measuring accuracy through the whole path")
-            repo.add_older_versions(staged, repository, manifest)
-            manifest = msgspec.structs.replace(manifest, evaluation=evaluate(staged, spec, checked.reference))
-            repo.write_staged_manifest(staged, manifest)
-        progress("publishing")
-        publish(staged, repository, manifest)
-        prune(repository, spec.name, spec.serving.versions_kept, staged)
-    return Exported(name=spec.name, version=version, is_new=True, parity=checked.parity, evaluation=manifest.evaluation)
+    return manifest
+
+
+def _publish(new: Sequence[Manifest], repository: Path, staged: Path, keep: int) -> None:
+    """Publish all or none; the plain model, which is the first, last."""
+    published: list[Manifest] = []
+    try:
+        for manifest in reversed(new):
+            publish(staged / manifest.name, repository, manifest)
+            published.append(manifest)
+    except BaseException:
+        for manifest in published:
+            withdraw(repository, manifest, staged / manifest.name)
+        raise
+    for manifest in new:
+        prune(repository, manifest.name, keep, staged / manifest.name)

@@ -83,6 +83,23 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
         raise
 
 
+def withdraw(repository: Path, manifest: Manifest, bin_folder: Path) -> None:
+    """Take back a version that was published just now, to be used under the same lock.
+
+    Args:
+        repository: The model repository.
+        manifest: What was published.
+        bin_folder: A folder on the same file system.
+
+    Raises:
+        RepositoryError: It cannot be written.
+    """
+    with explained(f"{repository}: version {manifest.version} of {manifest.name} cannot be taken back"):
+        _undo(repository, manifest, bin_folder)
+        if not any(repository.iterdir()):
+            repository.rmdir()
+
+
 def recover(repository: Path, bin_folder: Path) -> None:
     """Take back, or finish, what an exporter that was killed was publishing. To be used under the lock.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import numpy as np
 
-from radserve.contracts import Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
+from radserve.contracts import EVIDENCE, Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.serving import Block, Count, Serving
 from radserve_export.synthetic import labels
@@ -63,6 +63,9 @@ class Tolerance(Block, frozen=True, kw_only=True):
             raise ValueError(msg)
 
 
+_OWN_TOLERANCES = {EVIDENCE: Tolerance(atol=1e-3, rtol=0)}
+
+
 class Parity(Tolerance, frozen=True, kw_only=True):
     """How far the exported graphs may be from Keras, and on what they are compared.
 
@@ -70,6 +73,7 @@ class Parity(Tolerance, frozen=True, kw_only=True):
         atol: Absolute tolerance of every output that is not named below.
         rtol: Relative tolerance of these.
         outputs: Tolerances of single outputs, by name; the network's own is NETWORK_OUTPUT.
+            Not named, EVIDENCE has an absolute one of 1e-3: it is divided by its largest value.
         input_range: Lowest and highest value of the random inputs; None takes all
             that the wire's type can carry (floats: normal with deviation 1).
         data: Real inputs to compare on beside random ones, relative to the spec file:
@@ -84,7 +88,7 @@ class Parity(Tolerance, frozen=True, kw_only=True):
 
     def of(self, output: str) -> Tolerance:
         """The tolerance of an output."""
-        return self.outputs.get(output, self)
+        return self.outputs.get(output) or _OWN_TOLERANCES.get(output, self)
 
     def allowed(self, output: str, want: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far each value of an output may be from what is wanted."""

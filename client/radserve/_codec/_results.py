@@ -11,6 +11,7 @@ from radserve._codec._decode import untrusted
 from radserve._codec._segmentation import segmented
 from radserve.contracts import (
     DECISIONS,
+    EVIDENCE,
     GENERATED_TEXT,
     IS_COMPLETE,
     LOG_PROBABILITY,
@@ -21,7 +22,16 @@ from radserve.contracts import (
     TextInput,
 )
 from radserve.errors import OutOfScopeError
-from radserve.results import Classification, Finding, GeneratedText, Provenance, Result, Segmentation
+from radserve.preprocess import interpolate_to_source_grid
+from radserve.results import (
+    Classification,
+    EvidenceMap,
+    Finding,
+    GeneratedText,
+    Provenance,
+    Result,
+    Segmentation,
+)
 
 if TYPE_CHECKING:
     from radserve._codec._decode import Answer
@@ -125,7 +135,19 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
         )
     ]
     findings.sort(key=lambda finding: -finding.probability)
-    return Classification(**_origin(contract, prepared, answer), findings=tuple(findings))
+    shown = None if contract.evidence is None else _evidence(contract, prepared, answer, findings[0].label)
+    return Classification(**_origin(contract, prepared, answer), findings=tuple(findings), evidence=shown)
+
+
+def _evidence(contract: Contract, prepared: Prepared, answer: Answer, label: str) -> EvidenceMap:
+    (values,) = answer.arrays[EVIDENCE]
+    if values.min() < 0 or values.max() > 1:
+        raise untrusted(contract, answer.request_id, "the evidence map has a value outside 0 to 1")
+    assert contract.evidence is not None  # noqa: S101 - asked before
+    assert prepared.placement is not None  # noqa: S101 - a contract with a map has an image input
+    on_source = interpolate_to_source_grid(values, prepared.placement, contract.evidence.region)
+    on_source.flags.writeable = False
+    return EvidenceMap(label=label, values=on_source)
 
 
 def _agrees(label: Label, probability: float, decision: int) -> bool:

@@ -120,22 +120,29 @@ def to_source_grid(label_map: NDArray[Pixels], placement: Placement) -> NDArray[
     return on_source
 
 
-def interpolate_to_source_grid(values: NDArray[np.floating[Any]], placement: Placement) -> NDArray[np.float32]:
+def interpolate_to_source_grid(
+    values: NDArray[np.floating[Any]],
+    placement: Placement,
+    region: tuple[float, float, float, float] | None = None,
+) -> NDArray[np.float32]:
     """Bring a map of values, such as an evidence map, back to the frame's own grid, bilinearly.
 
     Beyond the outermost centres of the map the value stays. Pixels that the
     model did not see are 0.
 
     Args:
-        values: A map that covers the wire's grid evenly, of any size ``(rows, columns)``.
+        values: A map of any size ``(rows, columns)``.
         placement: How the frame was brought to the wire.
+        region: Top, left, bottom and right of the part of the wire that the map
+            covers evenly, in pixels; None is the whole.
 
     Returns:
         ``(rows, columns)`` of the frame, float32.
     """
     on_source = np.zeros((placement.rows.source, placement.columns.source), dtype=np.float32)
-    rows, row_places = _map_places(placement.rows, values.shape[0])
-    columns, column_places = _map_places(placement.columns, values.shape[1])
+    top, left, bottom, right = region or (0, 0, placement.rows.wire, placement.columns.wire)
+    rows, row_places = _map_places(placement.rows, values.shape[0], top, bottom)
+    columns, column_places = _map_places(placement.columns, values.shape[1], left, right)
     halfway = _interpolate_rows(values.astype(np.float32, copy=False), row_places)
     on_source[rows, columns] = _interpolate_rows(halfway.T, column_places).T
     return on_source
@@ -155,11 +162,11 @@ def _wire_pixels(span: Span) -> tuple[slice, NDArray[np.int64]]:
     return seen, double // (2 * span.used)
 
 
-def _map_places(span: Span, length: int) -> tuple[slice, NDArray[np.float64]]:
+def _map_places(span: Span, length: int, start: float, end: float) -> tuple[slice, NDArray[np.float64]]:
     """The pixels of the frame that the model saw, and where on a map's axis, counted in its centres, each one lies."""
     seen, double = _seen(span)
     on_wire = double / (2 * span.used)
-    return seen, np.clip(on_wire * (length / span.wire) - 0.5, 0, length - 1)
+    return seen, np.clip((on_wire - start) * (length / (end - start)) - 0.5, 0, length - 1)
 
 
 def _interpolate_rows(values: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -81,7 +81,7 @@ class GradCam:
             (output,) = call(self._model, arrays)
             logits = self._logits(output)
         for feature in reversed(self._candidates(features, output)):
-            (gradient,) = tf.gradients(logits, feature, grad_ys=_most_probable(logits))
+            (gradient,) = tf.gradients(logits, feature, grad_ys=_most_probable(output, logits))
             if gradient is not None:
                 self._layer = path_of_scope(self._model, feature.op.name)
                 self._region = covered_region(feature, arrays[0])
@@ -94,7 +94,7 @@ class GradCam:
             with _recording(self._model, tape) as features:
                 (output,) = call(self._model, arrays)
             logits = self._logits(output)
-            chosen = tf.reduce_sum(logits * _most_probable(logits), axis=-1)
+            chosen = tf.reduce_sum(logits * _most_probable(output, logits), axis=-1)
         candidates = self._candidates(features, output)
         gradients = tape.gradient(chosen, candidates)
         feature, gradient = [pair for pair in zip(candidates, gradients, strict=True) if pair[1] is not None][-1]
@@ -139,8 +139,9 @@ class GradCam:
         return tf.cast(found, tf.float32)
 
 
-def _most_probable(logits: tf.Tensor) -> tf.Tensor:
-    return tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
+def _most_probable(output: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Of two that are both rounded to 1 the first, as the caller counts them."""
+    return tf.one_hot(tf.argmax(output, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 def _map(feature: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from radserve.contracts import DECISIONS, PROBABILITIES
+from radserve.contracts import DECISIONS, EVIDENCE, PROBABILITIES
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_OUTPUT
 from radserve_export.graphs.checked import signature
@@ -46,7 +46,7 @@ class Classification:
         Raises:
             SpecError: It gives something else.
         """
-        _, (output,) = signature(network.graph)
+        _, (output, *_) = signature(network.graph)
         if output.dims != (len(spec.labels),):
             msg = f"{spec.name}: the model gives {list(output.dims)} values, but the spec has {len(spec.labels)} labels"
             raise SpecError(msg)
@@ -57,4 +57,5 @@ class Classification:
 
     def finish(self, outputs: Arrays, spec: Spec) -> dict[str, NDArray[Any]]:
         """The same in numpy."""
-        return postprocess_reference(np.asarray(outputs[NETWORK_OUTPUT], np.float32), spec)
+        finished = postprocess_reference(np.asarray(outputs[NETWORK_OUTPUT], np.float32), spec)
+        return finished | {EVIDENCE: outputs[EVIDENCE]} if EVIDENCE in outputs else finished
