@@ -104,7 +104,7 @@ def test_manifests_name_the_trained_model_and_its_accuracy() -> None:
         assert spec.evaluation is not None
         assert found.evaluation is not None
         assert found.evaluation["n"] == spec.evaluation.samples
-        assert found.evaluation["accuracy"] >= spec.evaluation.minimum_accuracy
+        assert found.evaluation[spec.metric] >= spec.evaluation.minimum > 0
 
 
 def test_the_committed_repository_has_no_findings_and_its_readme_is_current() -> None:
