@@ -16,6 +16,7 @@ from radserve_export.graphs import GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import Chain, all_nodes
 from radserve_export.graphs.decoding import MARGIN, decode
 from radserve_export.graphs.generation import generation_graph
+from radserve_export.graphs.merge import merge
 from radserve_export.network import Decoding
 
 if TYPE_CHECKING:
@@ -167,6 +168,12 @@ def test_parts_that_do_not_fit_are_refused_by_name() -> None:
     encoder.graph.output[0].name = "context"
     with pytest.raises(ConversionError, match=r"gives \['context', 'state'\], but the decoder takes \['memory'"):
         generation_graph(encoder, tiny.decoder(), search())
+
+
+def test_the_graph_can_be_joined_with_others() -> None:
+    graph, ids = Tiny.random(4).graph(search(2)), sources(6)
+    joined = merge({"network": graph}, "pipeline")
+    np.testing.assert_array_equal(run(joined, ids)[GENERATED_IDS], run(graph, ids)[GENERATED_IDS])
 
 
 @pytest.mark.parametrize(("start", "end"), [(1, 1), (0, 2), (1, 0)])

@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
 from radserve.errors import ConversionError
 from radserve_export.graphs import BATCH, GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import all_nodes, new_model, signature
+from radserve_export.graphs.merge import prefixed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +71,8 @@ def generation_graph(encoder: onnx.ModelProto, decoder: onnx.ModelProto, decodin
         msg = "the start token, the end token and the padding of a text generator must be three different tokens"
         raise ConversionError(msg)
     vocabulary = _check_fit(encoder, decoder)
-    encoder = compose.add_prefix(encoder, _ENCODER, rename_inputs=False)
-    decoder = compose.add_prefix(decoder, _DECODER)
+    encoder = prefixed(encoder, _ENCODER, rename_inputs=False)
+    decoder = prefixed(decoder, _DECODER)
     search = _Search(decoding, vocabulary)
     search.begin()
     constant = {
