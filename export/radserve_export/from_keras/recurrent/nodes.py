@@ -55,11 +55,11 @@ class _Nodes:
     def __init__(self, ctx: Any, scope: str) -> None:  # noqa: ANN401 - tf2onnx is untyped
         self._ctx, self._scope = ctx, scope
 
-    def __call__(self, op: str, *operands: str, results: int = 1, **attributes: object) -> list[str]:
+    def __call__(self, op: str, *operands: str, results: int = 1, **attributes: Any) -> list[str]:  # noqa: ANN401 - whatever ONNX has
         node = self._ctx.make_node(op, list(operands), name=self._name(op), output_count=results, attr=attributes)
         return list(node.output)
 
-    def one(self, op: str, *operands: str, **attributes: object) -> str:
+    def one(self, op: str, *operands: str, **attributes: Any) -> str:  # noqa: ANN401 - whatever ONNX has
         return self(op, *operands, **attributes)[0]
 
     def constant(self, values: object, dtype: type[np.generic] = np.int64) -> str:
