@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from radserve_export import pipeline
 from radserve_export.ensemble import build_steps
 from radserve_export.from_keras.convert import convert
 from radserve_export.from_keras.load import load_model
-from radserve_export.from_keras.recurrent import operators
 from radserve_export.graphs.checked import Chain, signature
 from radserve_export.parity import random_input
 from radserve_export.spec import load_spec
@@ -109,8 +109,13 @@ def test_another_process_writes_the_same_bytes(folder: Path, family: str) -> Non
 
 def test_a_deliberately_wrong_conversion_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_family(folder, "ecg")
+    model, sha256 = load_model(folder / load_spec(path).model)
+    network = convert(model, source_sha256=sha256)
+    (weights,) = [i for i in network.graph.graph.initializer if i.name.endswith("LSTM/W")]
+    i, o, f, c = np.split(onnx.numpy_helper.to_array(weights), 4, axis=1)
     # Keras' order of an LSTM's gates, where ONNX has another.
-    monkeypatch.setattr(operators, "_in_order", lambda _, variable: np.asarray(variable, np.float32))
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.concatenate([i, f, c, o], axis=1), weights.name))
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_, **__: nullcontext(network))
     with pytest.raises(ParityError, match=r"network: NETWORK_OUTPUT differs by .* on a random batch of \d+, row \d+"):
         pipeline.export(path, folder / "wrong")
     assert not (folder / "wrong").exists()
@@ -142,7 +147,7 @@ def _fixed() -> keras.Model:
 
 
 def _string() -> keras.Model:
-    return keras.Sequential([layers.Input((1,), dtype="string"), layers.StringLookup(vocabulary=["a"])])
+    return keras.Sequential([layers.Input((1,), dtype="string"), layers.Hashing(3, name="bins")])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ def _string() -> keras.Model:
     [
         (_fixed, ConversionError, "has a batch of 2 built in"),
         (_multiple, SpecError, "2 inputs and 3 outputs: only task tensors"),
-        (_string, ConversionError, ""),
+        (_string, ConversionError, "its text is read by bins (Hashing)"),
     ],
 )
 def test_what_cannot_be_served_is_one_clear_line(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from radserve_export.from_keras._tensorflow import keras
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SCALES = ("gamma", "scale", "moving_variance")
 
@@ -28,12 +33,19 @@ def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
-def settle(model: keras.Model, inputs: np.ndarray) -> keras.Model:
-    """Let every BatchNormalization take its statistics from a batch, as training does."""
+def settle(model: keras.Model, inputs: NDArray[np.float32]) -> keras.Model:
+    """Let every BatchNormalization take its statistics from a batch, as training does.
+
+    A variance near zero would make rounding errors large: none is taken below 0.1.
+    """
+    normalisations = []
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
+            normalisations.append(layer)
         elif isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     model(inputs, training=True)
+    for layer in normalisations:
+        layer.moving_variance.assign(np.maximum(layer.moving_variance, 0.1))
     return model

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
 from radserve_export.from_keras import gradients
@@ -16,8 +17,6 @@ from radserve_export.graphs import OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import onnx
 
     Handlers = Mapping[str, tuple[Callable[..., None], list[str]]]
 
@@ -41,19 +40,34 @@ def emit(concrete: Any, handlers: Handlers, inputs: Sequence[str]) -> tuple[onnx
     taken = [f"{name}:0" for name in inputs]
     given = [tensor.name for tensor in concrete.outputs]
     frozen = tf2onnx.tf_loader.from_function(concrete, taken, given)
+    try:
+        return _converted(frozen, handlers, taken, given, careful=False)
+    # An optimiser that fails leaves the graph half changed: again from the start, each on a copy that can be dropped.
+    except Exception:  # noqa: BLE001 - tf2onnx raises whatever it likes, and does so again if it was not an optimiser
+        return _converted(frozen, handlers, taken, given, careful=True)
+
+
+def _converted(
+    frozen: Any,  # noqa: ANN401 - TensorFlow is untyped
+    handlers: Handlers,
+    taken: list[str],
+    given: list[str],
+    *,
+    careful: bool,
+) -> tuple[onnx.ModelProto, dict[str, str]]:
     with _failures() as failures, tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
         made = tf2onnx.tfonnx.process_tf_graph(
             graph,
             continue_on_error=True,
             opset=OPSET,
-            custom_op_handlers={**_HANDLERS, **handlers},
+            custom_op_handlers={**_HANDLERS, **gradients.HANDLERS, **handlers},
             input_names=taken,
             output_names=given,
         )
         optimizers = OrderedDict(tf2onnx.optimizer._get_optimizers())  # noqa: SLF001 - their order is theirs to say
         optimizers["optimize_transpose"] = _Transposes
-        made = tf2onnx.optimizer.optimize_graph(made, optimizers=optimizers)
+        made = tf2onnx.optimizer.optimize_graph(made, catch_errors=careful, optimizers=optimizers)
         return made.make_model("network"), failures
 
 
@@ -129,4 +143,75 @@ def _emit_erfc(ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - as ab
     ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
-_HANDLERS: dict[str, tuple[Callable[..., None], list[str]]] = {"Erfc": (_emit_erfc, []), **gradients.HANDLERS}
+def _emit_resize(ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - as above
+    """To the size that TensorFlow names: tf2onnx writes a factor, and 31 rows out of 12 become 30."""
+    if node.get_attr_value("align_corners", 0):
+        place, nearest = "align_corners", "round_prefer_ceil"
+    elif node.get_attr_value("half_pixel_centers", 0):
+        place, nearest = "half_pixel", "round_prefer_ceil"
+    else:
+        place, nearest = "asymmetric", "floor"
+    how: dict[str, Any] = {"mode": "linear"}
+    if node.type == "ResizeNearestNeighbor":
+        how = {"mode": "nearest", "nearest_mode": nearest}
+    elif node.type == "ResizeBicubic":
+        # The kernels of TensorFlow's two generations of bicubic resizing.
+        newer = place == "half_pixel"
+        how = {"mode": "cubic", "cubic_coeff_a": -0.5 if newer else -0.75, "exclude_outside": int(newer)}
+    (images, size), (result,) = node.input, node.output
+    shape, dtype, before = ctx.get_shape(result), ctx.get_dtype(result), ctx.get_shape(images)
+    ctx.remove_node(node.name)
+    first = ctx.make_node("Transpose", [images], attr={"perm": [0, 3, 1, 2]}).output[0]
+    # Where a whole factor says the same, the batch need not be asked for.
+    # (ONNX Runtime 1.32 does not load the attribute axes behind a Transpose.)
+    factors = [after / ahead for ahead, after in zip((before or [])[1:3], (shape or [])[1:3], strict=True)]
+    if factors and min(*before[1:3], *shape[1:3]) > 0 and all(factor.is_integer() for factor in factors):
+        scales = ctx.make_const(tf2onnx.utils.make_name("scales"), np.array([1, 1, *factors], np.float32))
+        to = ["", scales.output[0]]
+    else:
+        to = ["", "", _with_batch_and_channels(ctx, first, size)]
+    resized = ctx.make_node(
+        "Resize", [first, *to], attr={"coordinate_transformation_mode": place, **how}, dtypes=[dtype]
+    )
+    if shape:
+        ctx.set_shape(resized.output[0], [shape[axis] for axis in (0, 3, 1, 2)])
+    turned = {"perm": [0, 2, 3, 1]}
+    ctx.make_node("Transpose", resized.output, attr=turned, outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+def _with_batch_and_channels(ctx: Any, images: str, size: str) -> str:  # noqa: ANN401 - as above
+    def constant(value: int) -> str:
+        return str(ctx.make_const(tf2onnx.utils.make_name("axis"), np.array([value], np.int64)).output[0])
+
+    whole = ctx.make_node("Shape", [images]).output[0]
+    ahead = ctx.make_node("Slice", [whole, constant(0), constant(2)]).output[0]
+    asked = ctx.make_node("Cast", [size], attr={"to": onnx.TensorProto.INT64}).output[0]
+    return str(ctx.make_node("Concat", [ahead, asked], attr={"axis": 0}).output[0])
+
+
+def _emit_bucketize(ctx: Any, node: Any, *_: object) -> None:  # noqa: ANN401 - as above
+    """The number of boundaries at or below a value."""
+    (x,), (result,) = node.input, node.output
+    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
+    limits = np.array(node.get_attr_value("boundaries"), np.float32)
+    ctx.remove_node(node.name)
+
+    def constant(value: Any) -> str:  # noqa: ANN401 - an array
+        return str(ctx.make_const(tf2onnx.utils.make_name("bucketize"), value).output[0])
+
+    last = constant(np.array([-1], np.int64))
+    number = ctx.make_node("Cast", [x], attr={"to": onnx.TensorProto.FLOAT}).output[0]
+    each = ctx.make_node("Unsqueeze", [number, last]).output[0]
+    reached = ctx.make_node("GreaterOrEqual", [each, constant(limits)]).output[0]
+    counted = ctx.make_node("Cast", [reached], attr={"to": dtype}).output[0]
+    total = {"keepdims": 0}
+    ctx.make_node("ReduceSum", [counted, last], attr=total, outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+_HANDLERS: dict[str, tuple[Callable[..., None], list[str]]] = {
+    "Bucketize": (_emit_bucketize, []),
+    "Erfc": (_emit_erfc, []),
+    "ResizeBicubic": (_emit_resize, []),
+    "ResizeBilinear": (_emit_resize, []),
+    "ResizeNearestNeighbor": (_emit_resize, []),
+}

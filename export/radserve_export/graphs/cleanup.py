@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _RECURRENT = ("LSTM", "GRU", "RNN")  # their sequence is costly to keep, and optional
+_LOG = logging.getLogger("radserve_export")
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
@@ -82,7 +84,12 @@ def _slimmed(model: onnx.ModelProto, shapes: Sequence[Sequence[int | None]]) -> 
         free = [BATCH, *(f"{value.name}_{place}" for place in range(1, len(shape)))]
         named = [axis if axis is not None else free[place] for place, axis in enumerate(shape)]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, named))
-    slimmed = onnxslim.slim(model)
+    try:
+        slimmed: onnx.ModelProto = onnxslim.slim(model)
+    # It raises what its rules do on a graph they do not expect; without it the graph is larger, and as right.
+    except Exception as error:  # noqa: BLE001 - as above
+        _LOG.warning("OnnxSlim cannot clean this graph (%s): it stays as the converter made it", error)
+        return model
     # OnnxSlim drops an input that nothing reads: a caller is to be told the model's own inputs.
     kept = {value.name: value for value in slimmed.graph.input}
     inputs = [kept.get(value.name, value) for value in graph.input]
