@@ -60,7 +60,7 @@ def measure_skew(
     """
     prepared = [model.prepare(sample.source) for sample in samples]
     expected = reference({name: np.concatenate([arrays[name] for arrays in prepared]) for name in prepared[0]})
-    texts = reference.texts(expected[GENERATED_IDS])
+    texts = reference.texts(expected[GENERATED_IDS].astype(np.int32))
     worst, ties = 0.0, 0
     for result, text, told, margin in zip(
         islice(results, len(samples)), texts, expected[LOG_PROBABILITY][:, 0], expected[MARGIN][:, 0], strict=True

@@ -156,7 +156,8 @@ def train(spec: Spec, data: Dataset | None, progress: Progress) -> keras.Model:
     plan, generation = _plans(spec)
     keras.utils.set_random_seed(plan.seed)
     tokenizer = build_tokenizer(spec)
-    start, end = tokenizer.token_to_id(generation.start), tokenizer.token_to_id(generation.end)
+    ids = tokenizer.get_vocab()
+    start, end = ids[generation.start], ids[generation.end]
     source, target = _ids(tokenizer, spec, _reports(plan), end)
     network = build_network(tokenizer.get_vocab_size())
     rng = np.random.default_rng(plan.seed)
@@ -224,7 +225,6 @@ def _step(network: keras.Model, rate: Any) -> Callable[..., tf.Tensor]:  # noqa:
     variables = network.trainable_variables
     optimizer.build(variables)
 
-    @tf.function(reduce_retracing=True, jit_compile=False, autograph=False)
     def step(source: tf.Tensor, read: tf.Tensor, written: tf.Tensor) -> tf.Tensor:
         counted = tf.cast(written != PADDING, tf.float32)
         with tf.GradientTape() as tape:
@@ -234,4 +234,5 @@ def _step(network: keras.Model, rate: Any) -> Callable[..., tf.Tensor]:  # noqa:
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    return step
+    compiled: Callable[..., tf.Tensor] = tf.function(step, reduce_retracing=True, jit_compile=False, autograph=False)
+    return compiled
