@@ -58,6 +58,10 @@ class Reference:
         outputs = self._network.reference({NETWORK_INPUT: taken.astype(wanted.dtype.numpy)})
         return rules_of(spec.task).finish(outputs, spec)
 
+    def texts(self, ids: NDArray[np.int32]) -> list[str]:
+        """What generated ids say."""
+        return [] if self._tokenizer is None else self._tokenizer.texts(ids)
+
 
 def _max_tokens(spec: Spec) -> int:
     return spec.input.max_tokens if isinstance(spec.input, TextInput) else 0

@@ -60,6 +60,16 @@ class TextTokenizer:
             ids[row, : len(kept)] = kept
         return ids
 
+    def texts(self, ids: NDArray[np.int32]) -> list[str]:
+        """Detokenise as the served step does.
+
+        Args:
+            ids: Ids ``(texts, tokens)``, right-padded with 0.
+        """
+        tokenizer = Tokenizer.from_str(self.content.decode())
+        found: list[str] = tokenizer.decode_batch([row[row != PADDING_ID].tolist() for row in ids])
+        return found
+
 
 def read_tokenizer(path: Path) -> TextTokenizer:
     """Read a ``tokenizer.json``, and switch off its truncation and padding.
