@@ -18,6 +18,7 @@ from support.custom_layers import Doubled, Registered, Spy, squared
 from support.evil import archive, dense, described, sequential
 from support.exports import image_spec, write_spec
 from support.keras_models import keras, layers
+from support.kernel import has_landlock
 
 from radserve.errors import ConversionError, SpecError, UntrustedModelError
 from radserve_export.from_keras.load import load_model
@@ -88,6 +89,7 @@ def test_no_module_is_imported_for_a_file_that_is_refused(tmp_path: Path, monkey
     assert "leaves_a_trace" not in sys.modules
 
 
+@pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock")
 def test_a_hostile_layer_that_the_user_trusts_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RADSERVE_SECRET", "x")
     folder = tmp_path / "other"

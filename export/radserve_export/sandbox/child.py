@@ -28,7 +28,12 @@ _WORKER = "radserve_export.from_keras.worker"
 # All else stays behind: tokens, passwords, proxies. Without a GPU a recurrent layer is traced as it can be converted.
 _PASSED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONHASHSEED")
 _PASSED_PREFIX = "TF_"
-_SET = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+_SET = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONSAFEPATH": "1",
+}
 _ERRORS: dict[str, type[ExportError]] = {
     "SpecError": SpecError,
     "UntrustedModelError": UntrustedModelError,
