@@ -16,6 +16,7 @@ from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
 from radserve_export.evidence import evidence_model
 from radserve_export.layout import lay_out
+from radserve_export.low_precision import check_agreement, lower_precision
 from radserve_export.parity import check_parity
 from radserve_export.publication import prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
@@ -152,11 +153,13 @@ def _check(
 ) -> _Checked:
     """Build a model's steps, and let them answer beside the original."""
     wire = check_fit(spec, network, tokenizer)
+    tolerant, network = lower_precision(spec, network, tokenizer)
     steps = build_steps(spec, network, wire, tokenizer)
     reference = Reference(spec, network, tokenizer)
     first = next(step for step in steps if step.graph is not None)
     real = real_batches(spec, folder, first.inputs, tokenizer)
-    parity = check_parity(parity_stages(spec, network, steps, reference, tokenizer, real=real), spec=spec)
+    stages = parity_stages(spec, network, steps, reference, tokenizer, real=real)
+    parity = check_agreement(stages, spec, check_parity(stages, spec=tolerant))
     return _Checked(
         spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration
     )

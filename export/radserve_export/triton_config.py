@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from radserve.contracts import CONTRACT_PARAMETER, PROBABILITIES, Datatype, dump_contract
 from radserve.errors import RepositoryError
+from radserve_export.accelerators import add_accelerator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,20 +75,26 @@ def step_config(step: Step, serving: Serving, versions: Sequence[int]) -> ModelC
         step: Name, backend, tensors, parameters.
         serving: How Triton runs it.
         versions: Those it serves: the current and the previous one.
+
+    Raises:
+        SpecError: TensorRT does not take the step's inputs.
     """
     config = pb.ModelConfig(name=step.name, backend=step.backend, max_batch_size=serving.max_batch_size)
     _tensors(config, step.inputs, step.outputs)
     config.version_policy.specific.versions.extend(sorted(versions))
-    on_gpu = step.backend == "onnxruntime"
-    config.instance_group.add(
-        kind=_KINDS[serving.instances.kind] if on_gpu else _KINDS["cpu"], count=serving.instances.count
-    )
+    is_graph = step.backend == "onnxruntime"
+    instances = serving.instances
+    kind, gpus = (_KINDS[instances.kind], instances.gpus) if is_graph else (_KINDS["cpu"], ())
+    config.instance_group.add(kind=kind, count=instances.count, gpus=gpus)
     if serving.max_batch_size:
         _add_batching(config, serving)
-    if on_gpu:
-        threads = {"intra_op_thread_count": str(serving.instances.threads), "inter_op_thread_count": "1"}
+    if is_graph:
+        threads = {"intra_op_thread_count": str(instances.threads), "inter_op_thread_count": "1"}
         _add_parameters(config, threads)
-        _add_warmup(config, step)
+        for size in serving.warmup_batch_sizes if serving.max_batch_size else (0,):
+            _add_warmup(config, step, size)
+        if serving.accelerator != "none":
+            add_accelerator(config, step, serving)
     _add_parameters(config, step.parameters)
     return config
 
@@ -103,7 +110,7 @@ def _add_batching(config: ModelConfig, serving: Serving) -> None:
     policy = batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
     policy.default_timeout_microseconds = queue.timeout_us
-    policy.allow_timeout_override = True
+    policy.allow_timeout_override = queue.allow_timeout_override
     policy.max_queue_size = queue.max_size
 
 
@@ -112,11 +119,14 @@ def _add_parameters(config: ModelConfig, parameters: Mapping[str, str]) -> None:
         config.parameters[key].string_value = value
 
 
-def _add_warmup(config: ModelConfig, step: Step) -> None:
-    """Zeros: readiness waits until the model has run once. Not where an axis' length is the caller's."""
+def _add_warmup(config: ModelConfig, step: Step, size: int) -> None:
+    """Zeros: readiness waits until the model has run once. Not where an axis' length is the caller's.
+
+    Zeros are token ids of any vocabulary; random numbers might not be.
+    """
     if any(axis < 0 for tensor in step.inputs for axis in tensor.dims):
         return
-    warmup = config.model_warmup.add(name="zeros", batch_size=1 if config.max_batch_size else 0, count=1)
+    warmup = config.model_warmup.add(name=f"zeros_{size}" if size > 1 else "zeros", batch_size=size, count=1)
     for tensor in step.inputs:
         entry = warmup.inputs[tensor.name]
         entry.data_type = _type(tensor.dtype)

@@ -10,22 +10,26 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pydicom
 import pytest
 import tritonclient.grpc as triton
 import typer
-from support.exports import ROWS, dense_network, image_spec, write_spec
+from support.exports import COLUMNS, ROWS, dense_network, image_spec, write_spec
+from support.networks import convolutional_network, recurrent_network
 from support.servers import free_port, raw_server, write_certificate
 from typer.testing import CliRunner
 
 from radserve import Client
 from radserve.contracts import PROBABILITIES
 from radserve_export import pipeline, release_commands
+from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from radserve import Classification
+    from radserve_export.network import Network
     from radserve_server import EmbeddedServer
 
     Publish = Callable[..., int]
@@ -184,6 +188,28 @@ def test_many_versions_in_a_row_lose_no_request(
         load.finish()
     load.check()
     assert set(load.count()) == set(range(1, 11))
+
+
+def test_networks_in_lower_precision_are_served_as_they_were_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    loose = {"atol": 0.05, "minimum_agreement": 0.9}
+    cases: dict[str, tuple[Network, dict[str, Any]]] = {
+        "half": (convolutional_network(), {"precision": "fp16"}),
+        "static": (convolutional_network(), {"quantization": "static"}),
+        "dynamic": (recurrent_network(), {"quantization": "dynamic", "instances": {"kind": "cpu"}}),
+    }
+    for name, (network, serving) in cases.items():
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, _it=network, **_options: nullcontext(_it))
+        spec = image_spec(name=name, serving=serving | {"low_precision": loose})
+        pipeline.export(write_spec(tmp_path, spec), tmp_path / "models")
+    pixels = np.random.default_rng(0).integers(0, 256, (7, ROWS, COLUMNS, 1)).astype(np.uint8)
+    scaled = (pixels.astype(np.float32) / 255 - 0.5) / 0.25
+    with Client(start_server(tmp_path / "models").grpc_url) as client:
+        for name, (network, _) in cases.items():
+            served = client.model(name).infer({"PIXELS": pixels})[PROBABILITIES]
+            wanted = network.reference({NETWORK_INPUT: scaled})[NETWORK_OUTPUT]
+            np.testing.assert_allclose(served, wanted, atol=0.05, rtol=0, err_msg=name)
 
 
 def test_a_server_that_reads_another_repository_is_told(

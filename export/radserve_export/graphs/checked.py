@@ -32,6 +32,7 @@ _DATATYPES: dict[int, Datatype] = {
     TensorProto.DOUBLE: Datatype.FP64,
     TensorProto.STRING: Datatype.BYTES,
 }
+QUANTISED_LSTM = ("com.microsoft", "DynamicQuantizeLSTM")
 ELEMENT_TYPES = {datatype: element for element, datatype in _DATATYPES.items()}
 
 
@@ -69,12 +70,14 @@ def check_model(model: onnx.ModelProto) -> None:
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Refuse operators that are not ONNX' own.
+    """Refuse operators that are not ONNX' own, but for one that quantising makes, which ONNX Runtime has.
 
     Raises:
         ConversionError: Names the operator and the layer it comes from.
     """
     for node in all_nodes(model.graph.node):
+        if (node.domain, node.op_type) == QUANTISED_LSTM:
+            continue
         if node.domain or not onnx.defs.has(node.op_type, max_inclusive_version=OPSET):
             where = node.name.rpartition("/")[0] or node.name
             msg = f"{where}: there is no ONNX operator for {node.op_type}: replace that layer"

@@ -1,0 +1,139 @@
+"""Networks in lower precision: what is refused, what passes the gate, and what does not."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import pytest
+from onnx import TensorProto
+from support.exports import dense_network, image_spec, text_spec, token_network, write_spec
+from support.networks import convolutional_network, recurrent_network
+
+from radserve.contracts.manifest import read_manifest
+from radserve.errors import ConversionError, ParityError, SpecError
+from radserve_export import pipeline
+from radserve_export.check import check_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from radserve_export.network import Network
+
+    Export = Callable[..., dict[str, Any]]
+
+LOOSE = {"atol": 0.05, "minimum_agreement": 0.9}
+CPU = {"kind": "cpu"}
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Export a network with a serving block; returns what the manifest says of its precision."""
+
+    def run(network: Network, described: dict[str, Any] | None = None, **serving: Any) -> dict[str, Any]:
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+        spec = write_spec(tmp_path, (described or image_spec()) | {"serving": serving})
+        done = pipeline.export(spec, tmp_path / "models")
+        assert check_repository(tmp_path / "models") == []
+        path = tmp_path / f"models/{done.name}/{done.version}/manifest.json"
+        return dict(read_manifest(path).parity["low_precision"])
+
+    return run
+
+
+def _operators(tmp_path: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(tmp_path / "models/tiny_pipeline/1/model.onnx").graph.node}
+
+
+def _types(tmp_path: Path) -> set[int]:
+    return {one.data_type for one in onnx.load(tmp_path / "models/tiny_pipeline/1/model.onnx").graph.initializer}
+
+
+def test_half_floats_are_in_the_graph_and_its_ends_keep_their_types(tmp_path: Path, export: Export) -> None:
+    measured = export(dense_network(), precision="fp16", low_precision=LOOSE)
+    assert measured["agreement"] >= 0.9
+    assert (measured["precision"], measured["quantization"]) == ("fp16", "none")
+    assert TensorProto.FLOAT16 in _types(tmp_path)
+    (output, _) = onnx.load(tmp_path / "models/tiny_pipeline/1/model.onnx").graph.output
+    assert output.type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_static_quantization_makes_a_convolutional_network_integers(tmp_path: Path, export: Export) -> None:
+    measured = export(convolutional_network(), quantization="static", low_precision=LOOSE)
+    assert measured["agreement"] >= 0.9
+    assert {"QuantizeLinear", "DequantizeLinear"} <= _operators(tmp_path)
+    assert TensorProto.INT8 in _types(tmp_path)
+
+
+def test_dynamic_quantization_makes_a_recurrent_network_integers(tmp_path: Path, export: Export) -> None:
+    export(recurrent_network(), quantization="dynamic", instances=CPU, low_precision=LOOSE)
+    assert "DynamicQuantizeLSTM" in _operators(tmp_path)
+    assert TensorProto.INT8 in _types(tmp_path)
+
+
+def test_the_same_network_is_quantised_to_the_same_bytes(tmp_path: Path, export: Export) -> None:
+    serving = {"quantization": "static", "low_precision": LOOSE}
+    export(convolutional_network(), **serving)
+    before = (tmp_path / "models/tiny/config.pbtxt").read_bytes()
+    export(convolutional_network(), **serving)
+    assert (tmp_path / "models/tiny/config.pbtxt").read_bytes() == before
+
+
+def test_bare_tensors_are_quantised_on_random_inputs(export: Export) -> None:
+    raw = {"name": "raw", "task": "tensors", "model": "m.keras", "parity": {"input_range": [0, 1]}}
+    measured = export(convolutional_network(), raw, quantization="static", low_precision=LOOSE)
+    assert measured["real"] is False
+    assert measured["inputs"] >= 74
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "message"),
+    [
+        ({"atol": 1e-6, "minimum_agreement": 0.5}, "does not answer as its Keras model does"),
+        ({"atol": 1.0, "minimum_agreement": 1.0}, "of 74 inputs get the label that Keras gives, below"),
+    ],
+)
+def test_a_quantised_network_that_fails_its_gate_is_not_published(
+    tmp_path: Path, export: Export, tolerance: dict[str, float], message: str
+) -> None:
+    network = convolutional_network()
+    if tolerance["atol"] == 1.0:  # far enough apart, and still within that tolerance
+        network = replace(network, reference=dense_network(seed=1).reference)
+    with pytest.raises(ParityError, match=message) as caught:
+        export(network, quantization="static", low_precision=tolerance)
+    assert caught.value.report
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "serving", "message"),
+    [
+        (
+            recurrent_network,
+            {"quantization": "static", "low_precision": LOOSE},
+            r"static is not for recurrent layers \(LSTM\)",
+        ),
+        (recurrent_network, {"accelerator": "tensorrt"}, r"TensorRT is not for recurrent layers \(LSTM\): use cuda"),
+    ],
+)
+def test_what_is_not_for_recurrent_networks_is_refused(
+    tmp_path: Path, export: Export, network: Callable[[], Network], serving: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        export(network(), **serving)
+    assert not (tmp_path / "models").exists()
+
+
+def test_tensorrt_can_be_forced_on_a_recurrent_network(tmp_path: Path, export: Export) -> None:
+    with pytest.raises(KeyError, match="low_precision"):  # published, and there is nothing to measure
+        export(recurrent_network(), accelerator="tensorrt", tensorrt={"force": True})
+    assert "tensorrt" in (tmp_path / "models/tiny_pipeline/config.pbtxt").read_text()
+
+
+def test_a_network_with_nothing_to_quantise_is_told(export: Export) -> None:
+    serving = {"quantization": "dynamic", "instances": CPU, "low_precision": LOOSE}
+    with pytest.raises(ConversionError, match=r"has nothing to quantise: leave serving\.quantization out"):
+        export(token_network(), text_spec(), **serving)
