@@ -111,7 +111,7 @@ def _gru(vocabulary: int) -> tuple[keras.Model, keras.Model]:
 
 def _plain(vocabulary: int) -> tuple[keras.Model, keras.Model]:
     source = keras.Input((MAX_TOKENS,), dtype="float32")
-    state = layers.LSTM(UNITS)(layers.Embedding(vocabulary, UNITS)(source))
+    state = layers.LSTM(UNITS)(layers.Embedding(vocabulary, UNITS, mask_zero=True)(source))
     encoder = keras.Model(source, {"state": state}, name="encoder")
     taken = _inputs(state=(UNITS,))
     words = layers.Embedding(vocabulary, UNITS)(taken["target_ids"])
