@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radserve_export.from_keras._tensorflow import keras
-from radserve_export.from_keras.recurrent.operators import cells_of, has_native_activations
+from radserve_export.from_keras.recurrent.operators import ACTIVATIONS, activations_of, cells_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def recurrent_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.RNN
             yield path, layer
         # Keras' own walk, _flatten_layers(), enters what it finds too, but says nothing of where it was.
         children = layer._flatten_layers(include_self=False, recursive=False)  # noqa: SLF001 - there is no public one
-        pending.extend((f"{path}/{child.name}".lstrip("/"), child) for child in children)
+        pending.extend((f"{path}/{child.name}".lstrip("/"), child) for child in reversed(children))
 
 
 def why_not_native(layer: keras.layers.RNN) -> str | None:
@@ -37,8 +37,9 @@ def why_not_native(layer: keras.layers.RNN) -> str | None:
     for cell in cells_of(layer):
         if type(cell) not in _CELLS:
             return f"its cell is a {type(cell).__name__}"
-        if not has_native_activations(cell):
-            return "its activation"
+        for activation in activations_of(cell):
+            if activation not in ACTIVATIONS:
+                return f"its activation {getattr(activation, '__name__', type(activation).__name__)}"
     # A layer's policy and its cells' may differ.
     dtypes = {layer.compute_dtype, *(cell.compute_dtype for cell in cells_of(layer))}
     return None if dtypes == {"float32"} else f"it computes in {', '.join(sorted(dtypes - {'float32'}))}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # ONNX' name, and alpha and beta where it takes them. ONNX' own HardSigmoid has another slope than Keras'.
-_ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
+ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
     keras.activations.sigmoid: ("Sigmoid", None, None),
     keras.activations.tanh: ("Tanh", None, None),
     keras.activations.relu: ("Relu", None, None),
@@ -68,16 +68,11 @@ def cells_of(layer: keras.layers.RNN) -> list[keras.layers.Layer]:
     return list(layer.cell.cells) if stacked else [layer.cell]
 
 
-def has_native_activations(cell: keras.layers.Layer) -> bool:
-    """Whether ONNX has all activations of an LSTM, GRU or SimpleRNN cell."""
-    return all(activation in _ACTIVATIONS for activation in _activations(cell))
-
-
 def _kind(cell: keras.layers.Layer) -> str:
     return {keras.layers.LSTMCell: "LSTM", keras.layers.GRUCell: "GRU"}.get(type(cell), "RNN")
 
 
-def _activations(cell: keras.layers.Layer) -> list[Callable[..., Any]]:
+def activations_of(cell: keras.layers.Layer) -> list[Callable[..., Any]]:
     """In ONNX' order: of the gates, of the candidate, of the output."""
     of_kind = {
         "LSTM": lambda: [cell.recurrent_activation, cell.activation, cell.activation],
@@ -89,7 +84,7 @@ def _activations(cell: keras.layers.Layer) -> list[Callable[..., Any]]:
 
 def _attributes(cell: keras.layers.Layer, kind: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {"hidden_size": cell.units}
-    chosen = [_ACTIVATIONS[activation] for activation in _activations(cell)]
+    chosen = [ACTIVATIONS[activation] for activation in activations_of(cell)]
     if [name for name, _, _ in chosen] != _DEFAULTS[kind]:
         attributes["activations"] = [name for name, _, _ in chosen]
         # Each function takes the next of those that it needs, in the order of the functions.
