@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach the programs under test: where a shell starts this run in the background, it is ignored."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests and benchmarks import ONNX Runtime, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -57,6 +57,7 @@ class TritonInstallation:
         return inherited | {
             "PATH": path,
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+            "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime keeps a device id, and may send it
             "PYTHONDONTWRITEBYTECODE": "1",  # no __pycache__ in the model repository
             "PYTHONUNBUFFERED": "1",
         }

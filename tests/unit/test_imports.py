@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,3 +31,9 @@ def test_only_the_evaluation_takes_the_client() -> None:
     found = imported("export/radserve_export")
     users = {file for file, module, name in found if module == "radserve" and name not in {"", "contracts", "errors", "sources"}}
     assert {file.partition("/")[0] for file in users} == {"evaluate"}
+
+
+def test_onnxruntime_leaves_nothing_in_the_home_folder_of_who_exports(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": ""}
+    subprocess.run([sys.executable, "-c", "import radserve_export.graphs.checked"], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -109,3 +109,4 @@ def test_the_stub_finds_this_pythons_packages_first(monkeypatch: pytest.MonkeyPa
     environment = find_triton().environment()
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
     assert "PYTHONHOME" not in environment
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
