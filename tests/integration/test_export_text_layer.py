@@ -8,7 +8,7 @@ import numpy as np
 from support.exports import label, write_spec
 from support.keras_models import keras, layers, vary
 
-from radserve import Client
+from radserve import Classification, Client
 from radserve_export.from_keras._tensorflow import tf
 from radserve_export.pipeline import export
 
@@ -48,7 +48,8 @@ def test_a_models_own_text_layer_is_served_as_it_answered(
     export(write_spec(tmp_path, spec), tmp_path / "models")
     server = start_server(tmp_path / "models")
     with Client(server.grpc_url) as client:
-        served = [result.findings[0].probability for result in client.model("reads_text").predict_many(REPORTS)]
+        served_model = client.model("reads_text", Classification)
+        served = [served_model.predict(report).top.probability for report in REPORTS]
     expected = model(tf.constant(REPORTS)[:, None]).numpy()[:, 0]
     np.testing.assert_allclose(served, expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3

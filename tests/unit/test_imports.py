@@ -29,7 +29,8 @@ def test_the_codec_takes_messages_alone_from_tritonclient() -> None:
 
 def test_only_the_evaluation_takes_the_client() -> None:
     found = imported("export/radserve_export")
-    users = {file for file, module, name in found if module == "radserve" and name not in {"", "contracts", "errors", "sources"}}
+    plain = {"", "contracts", "errors", "sources"}
+    users = {file for file, module, name in found if module == "radserve" and name not in plain}
     assert {file.partition("/")[0] for file in users} == {"evaluate"}
 
 
