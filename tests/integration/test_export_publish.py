@@ -167,6 +167,36 @@ def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_
     assert ready == {"tiny", "tiny_pipeline_3"}
 
 
+def test_callers_who_neither_retry_nor_name_a_version_lose_no_request_either(
+    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    """The public model is there at every moment: the old version until the new one is ready."""
+    models = tmp_path / "models"
+    export(1)
+    server = start_server(models)
+    stop = threading.Event()
+
+    def call() -> set[str]:
+        seen: list[str] = []
+        tensor = triton.InferInput("PIXELS", [1, ROWS, COLUMNS, 1], "UINT8")
+        tensor.set_data_from_numpy(np.zeros((1, ROWS, COLUMNS, 1), np.uint8))
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            while not stop.is_set():
+                seen.append(client.infer("tiny", [tensor], client_timeout=20).get_response().model_version)
+        return set(seen)
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        callers = [pool.submit(call) for _ in range(CALLERS)]
+        try:
+            for version in (2, 3, 4):
+                export(version)
+                assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
+            assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
+        finally:
+            stop.set()
+        assert set.union(*(caller.result(60) for caller in callers)) >= {"1", "2", "3", "4"}
+
+
 @pytest.mark.full
 def test_many_versions_in_a_row_lose_no_request(
     tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
