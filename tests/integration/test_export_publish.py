@@ -115,7 +115,7 @@ class _Load:
         return {version: versions.count(version) for version in sorted(set(versions))}
 
 
-@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("fuse", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_publishing_and_rolling_back_under_load_loses_no_request_and_mixes_no_versions(
     tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer], *, fuse: bool
 ) -> None:
