@@ -117,7 +117,7 @@ def test_for_processing_and_burned_in_text_are_refused_unless_accepted(scope: Sc
         (10, 20, None, (0, 0, 10, 20)),
         (10, 20, Crop(top=0.1, left=0.1, bottom=0.2, right=0.05), (1, 2, 8, 19)),
         (30, 30, Crop(top=0.1, bottom=0.7), (3, 0, 9, 30)),
-        (15, 15, Crop(top=0.1, right=0.5), (2, 0, 15, 7)),
+        (15, 15, Crop(top=0.1, left=0.1, bottom=0.1, right=0.1), (2, 2, 13, 13)),
     ],
     ids=["none", "all sides", "no rounding error", "a pixel cut in part goes"],
 )
@@ -140,7 +140,8 @@ def test_any_crop_keeps_pixels_inside_the_frame_or_refuses_it(
     else:
         assert 0 <= box[0] < box[2] <= rows
         assert 0 <= box[1] < box[3] <= columns
-        for length, cut, share in ((rows, box[0], top), (columns, columns - box[3], right)):
+        cut_off = (box[0], box[1], rows - box[2], columns - box[3])
+        for length, cut, share in zip((rows, columns) * 2, cut_off, cuts, strict=True):
             assert length * share - 1e-5 <= cut < length * share + 1
 
 

@@ -111,3 +111,14 @@ def test_a_logistic_regression_on_the_pixels_is_not_enough(described: ImageInput
     model = LogisticRegression(C=10, max_iter=1000, tol=1e-3).fit(*flat(2000, Split.TRAIN))
     accuracy = model.score(*flat(300, Split.TEST))
     assert 0.35 < accuracy < 0.85
+
+
+def test_a_lesion_that_has_a_place_comes_with_it() -> None:
+    for sample in chest_xray.generate(24, seed=6, split=Split.TEST):
+        if sample.label in {"normal", "cardiomegaly"}:
+            assert sample.truth is None
+            continue
+        assert sample.truth is not None
+        assert sample.truth.shape == read_image(sample.source).values.shape
+        assert set(np.unique(sample.truth)) == {0, chest_xray.LABELS.index(sample.label) + 1}
+        assert 0.001 < (sample.truth > 0).mean() < 0.25
