@@ -156,7 +156,8 @@ def test_a_crop_that_cuts_nothing_or_nearly_all_is_no_contract(sides: dict[str, 
 @pytest.mark.parametrize("window", [FULL, PercentileWindow(lower=1, upper=99)], ids=["fixed", "percentiles"])
 def test_what_is_cropped_does_not_reach_the_wire(side: str, photometric: str, window: Any) -> None:
     shape = (40, 40, 3) if photometric == "RGB" else (40, 40)
-    values = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8 if photometric == "RGB" else np.float32)
+    drawn = np.random.default_rng(1).integers(0, 256, shape)
+    values: Any = drawn.astype(np.uint8 if photometric == "RGB" else np.float32)
     marked = values.copy()
     edge = {"top": np.s_[:10], "bottom": np.s_[30:], "left": np.s_[:, :10], "right": np.s_[:, 30:]}[side]
     marked[edge] = 255 - marked[edge]
