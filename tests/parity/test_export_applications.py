@@ -7,7 +7,7 @@ image's channels, last in Keras, come first for ONNX' convolutions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,16 +19,15 @@ from radserve_export.from_keras.convert import convert
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.graphs.checked import Chain
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-BOUND = 1e-4  # largest difference, relative to the largest logit
+# Largest difference, relative to the largest logit. With random weights rounding errors grow from layer to layer:
+# in InceptionV3 Keras' own float32 differs from float64 by 1.1e-4, and ONNX Runtime's by 0.8e-4.
+BOUND = 2e-4
 # Rows and columns, small but enough for every stage; largest value of a pixel.
 APPLICATIONS = {
     "MobileNetV3Small": (64, 255),
     "ResNet50V2": (64, 1),
     "DenseNet121": (64, 1),
-    "InceptionV3": (75, 1),
+    "InceptionV3": (107, 1),
     "Xception": (71, 1),
     "VGG16": (32, 1),
     "EfficientNetV2B0": (64, 255),
@@ -61,9 +60,7 @@ def _turns(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", _CASES)
-def test_an_application_is_equal_to_keras_and_turns_its_axes_once(
-    name: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_an_application_is_equal_to_keras_and_turns_its_axes_once(name: str) -> None:
     size, brightest = APPLICATIONS[name]
     model = _model(name, size, brightest)
     network = convert(model, source_sha256="0" * 64)
@@ -72,8 +69,6 @@ def test_an_application_is_equal_to_keras_and_turns_its_axes_once(
     want = np.asarray(model(images, training=False))
     largest = np.abs(want).max()
     difference = np.abs(got - want).max() / largest
-    record_property("difference", f"{difference:.1e}")
-    record_property("nodes", len(network.graph.graph.node))
     assert np.ptp(want, axis=0).max() > 0.01 * largest, "images must differ for the comparison to mean something"
     assert difference <= BOUND
     assert _turns(network.graph) == ["Transpose"]
