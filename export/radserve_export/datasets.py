@@ -30,10 +30,14 @@ class Dataset:
     Attributes:
         x: Wire arrays ``(n, *wire shape)``.
         y: Index into the spec's labels, ``(n,)`` int64.
+        places: Where in each image its label's lesion lies, ``(n, rows, columns)``:
+            the share of each wire pixel; 0 throughout where it has no place. None
+            where nobody knows.
     """
 
     x: NDArray[np.generic]
     y: NDArray[np.int64]
+    places: NDArray[np.float32] | None = None
 
 
 class Progress(Protocol):

@@ -7,6 +7,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
+import numpy as np
+
 from radserve._codec._decode import untrusted
 from radserve._codec._segmentation import segmented
 from radserve.contracts import (
@@ -145,7 +147,12 @@ def _evidence(contract: Contract, prepared: Prepared, answer: Answer, label: str
         raise untrusted(contract, answer.request_id, "the evidence map has a value outside 0 to 1")
     assert contract.evidence is not None  # noqa: S101 - asked before
     assert prepared.placement is not None  # noqa: S101 - a contract with a map has an image input
-    on_source = interpolate_to_source_grid(values, prepared.placement, contract.evidence.region)
+    placement, shown = prepared.placement, contract.evidence
+    top, left, bottom, right = shown.region or (0, 0, placement.rows.wire, placement.columns.wire)
+    # Beyond the outermost cells there is no evidence. Were the last value to stay, the largest would have no one place.
+    high, wide = (bottom - top) / shown.rows, (right - left) / shown.columns
+    around = top - high, left - wide, bottom + high, right + wide
+    on_source = interpolate_to_source_grid(np.pad(values, 1), placement, around)
     on_source.flags.writeable = False
     return EvidenceMap(label=label, values=on_source)
 

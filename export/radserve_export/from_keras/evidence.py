@@ -21,11 +21,12 @@ from radserve_export.from_keras.tracing import failure, path_of_scope
 from radserve_export.graphs.evidence import describe_evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx
 
     from radserve.contracts import TensorSpec
+    from radserve_export.from_keras.receptive_field import Region
 
 _LAYERS = keras.layers
 _CONVOLUTIONS = (
@@ -69,7 +70,7 @@ class GradCam:
         self._model = model
         self._ends_in_activation = ends_in_activation
         self._layer = ""
-        self._region: tuple[float, float, float, float] | None = None
+        self._region: Region | None = None
 
     def served(self, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The network's output and the map, to be traced for conversion.
@@ -90,15 +91,40 @@ class GradCam:
 
     def original(self, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The same by TensorFlow's own GradientTape, to compare with."""
+        output, _, feature, gradient = self._by_tape(arrays, _most_probable)
+        return [output, _map(feature, gradient)]
+
+    def trainable(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Region]:
+        """What a training can have a say in.
+
+        Args:
+            images: ``(batch, rows, columns, channels)``.
+            labels: ``(batch,)``.
+
+        Returns:
+            The logits; the map of the given labels before ReLU and without normalisation;
+            and the part of the image that it covers.
+        """
+        _, logits, feature, gradient = self._by_tape(
+            [images], lambda _, logits: tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        )
+        rows, columns = images.shape[1:3]
+        region = covered_region(feature, images) or (0.0, 0.0, float(rows), float(columns))
+        return logits, _support(feature, gradient), region
+
+    def _by_tape(
+        self, arrays: Sequence[tf.Tensor], choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Output, logits, what the last convolution gives, and the gradient there of the chosen logits."""
         with tf.GradientTape() as tape:
             with _recording(self._model, tape) as features:
                 (output,) = call(self._model, arrays)
             logits = self._logits(output)
-            chosen = tf.reduce_sum(logits * _most_probable(output, logits), axis=-1)
+            chosen = tf.reduce_sum(logits * choose(output, logits), axis=-1)
         candidates = self._candidates(features, output)
         gradients = tape.gradient(chosen, candidates)
         feature, gradient = [pair for pair in zip(candidates, gradients, strict=True) if pair[1] is not None][-1]
-        return [output, _map(feature, gradient)]
+        return output, logits, feature, gradient
 
     def describe(self, graph: onnx.ModelProto) -> None:
         """Write into the converted graph which convolution its map shows, and where that lies."""
@@ -144,10 +170,15 @@ def _most_probable(output: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.one_hot(tf.argmax(output, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
+def _support(feature: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """How much each place speaks for the label, or against it: ``(batch, rows, columns)`` float32."""
+    weights = tf.reduce_mean(tf.cast(gradient, tf.float32), axis=(1, 2), keepdims=True)
+    return tf.reduce_sum(tf.cast(feature, tf.float32) * weights, axis=-1)
+
+
 def _map(feature: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """Grad-CAM ``(batch, rows, columns)`` float32, from 0 to 1."""
-    weights = tf.reduce_mean(tf.cast(gradient, tf.float32), axis=(1, 2), keepdims=True)
-    positive = tf.nn.relu(tf.reduce_sum(tf.cast(feature, tf.float32) * weights, axis=-1))
+    positive = tf.nn.relu(_support(feature, gradient))
     largest = tf.reduce_max(positive, axis=(1, 2), keepdims=True)
     return positive / tf.where(largest > 0, largest, 1.0)
 

@@ -58,11 +58,21 @@ def _squared_difference(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as abo
     return _like(twice, a), _like(-twice, b)
 
 
+def _kept(op: Any, result: Any) -> Any:  # noqa: ANN401 - as above
+    """What was reduced away comes back as axes of length 1."""
+    reduced, axes = op.inputs[0], np.atleast_1d(tf.get_static_value(op.inputs[1]))
+    kept = [1 if axis in axes % reduced.shape.rank else length for axis, length in enumerate(reduced.shape)]
+    return tf.reshape(result, [-1 if length is None else length for length in kept])
+
+
 def _sum(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
-    summed, axes = op.inputs[0], np.atleast_1d(tf.get_static_value(op.inputs[1]))
-    kept = [1 if axis in axes % summed.shape.rank else length for axis, length in enumerate(summed.shape)]
-    one = tf.reshape(gradient, [-1 if length is None else length for length in kept])
-    return one * tf.ones_like(summed), None
+    return _kept(op, gradient) * tf.ones_like(op.inputs[0]), None
+
+
+def _max(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
+    is_largest = tf.cast(tf.equal(op.inputs[0], _kept(op, op.outputs[0])), gradient.dtype)
+    many = tf.reduce_sum(is_largest, axis=tf.get_static_value(op.inputs[1]), keepdims=True)
+    return is_largest / many * _kept(op, gradient), None
 
 
 def _mean(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
@@ -74,6 +84,15 @@ def _concat(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
     *joined, axis_tensor = op.inputs
     axis = int(tf.get_static_value(axis_tensor))
     return [*tf.split(gradient, [part.shape[axis] for part in joined], axis=axis), None]
+
+
+def _convolution(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
+    image, kernel = op.inputs
+    attributes = ("strides", "padding", "explicit_paddings", "dilations", "data_format")
+    options = {name: op.get_attr(name) for name in attributes}
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(image), filter=kernel, out_backprop=gradient, **options
+    ), None
 
 
 def _leaky_relu(op: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
@@ -99,7 +118,9 @@ _GRADIENTS: dict[str, Gradient] = {
     "SquaredDifference": _squared_difference,
     "Sum": _sum,
     "Mean": _mean,
+    "Max": _max,
     "ConcatV2": _concat,
+    "Conv2D": _convolution,
     "Relu": lambda op, gradient: tf.where(op.inputs[0] > 0, gradient, tf.zeros_like(gradient)),
     "Relu6": lambda op, gradient: tf.where(
         (op.inputs[0] > 0) & (op.inputs[0] < _RELU6_TOP), gradient, tf.zeros_like(gradient)

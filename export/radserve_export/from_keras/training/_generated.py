@@ -17,7 +17,7 @@ import numpy as np
 from radserve.contracts import ImageInput, WaveformInput
 from radserve.dicom import read_image
 from radserve.errors import SpecError
-from radserve.preprocess import image_to_wire, waveform_to_wire
+from radserve.preprocess import image_to_wire, placement_of, to_wire_grid, waveform_to_wire
 from radserve_export.datasets import Dataset
 from radserve_export.synthetic import Split, brain_mri, breast_ultrasound, chest_xray, ct_hemorrhage, ecg_rhythm
 
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
     from radserve_export.datasets import Progress
     from radserve_export.spec import Spec
+    from radserve_export.synthetic import Sample
 
     Wire = NDArray[np.generic]
+    _Chunk = tuple[list[Wire], list[str], list[NDArray[np.float32]]]
+    _Generated = tuple[Wire, list[str], NDArray[np.float32] | None]
 
 _CHUNK = 50
 # Below this many samples, starting processes takes longer than they save.
@@ -63,14 +66,15 @@ def generate_dataset(spec: Spec, described: ImageInput | WaveformInput, progress
     if (plan.generator in _IMAGES) != isinstance(described, ImageInput):
         msg = f"{spec.name}: training.generator {plan.generator} does not make what input describes"
         raise SpecError(msg)
-    wire, found = wire_samples(
+    wire, found, lesions = _generated(
         plan.generator, plan.samples, described, seed=plan.seed, split=Split.TRAIN, progress=progress
     )
     places = {label.name: place for place, label in enumerate(spec.labels)}
     if missing := sorted(set(found) - set(places)):
         msg = f"{spec.name}: the generated data also show {', '.join(missing)}: add to labels"
         raise SpecError(msg)
-    return Dataset(x=wire, y=np.array([places[name] for name in found], np.int64))
+    y = np.array([places[name] for name in found], np.int64)
+    return Dataset(x=wire, y=y, places=lesions)
 
 
 def wire_samples(
@@ -95,6 +99,20 @@ def wire_samples(
     Returns:
         Wire arrays ``(count, *wire shape)`` and the label of each.
     """
+    wire, labels, _ = _generated(generator, count, described, seed=seed, split=split, progress=progress)
+    return wire, labels
+
+
+def _generated(
+    generator: str,
+    count: int,
+    described: ImageInput | WaveformInput,
+    *,
+    seed: int,
+    split: Split,
+    progress: Progress,
+) -> _Generated:
+    """As wire_samples; and where images show their label, see Dataset."""
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     if count < _ALONE:
         return _collect(
@@ -115,29 +133,38 @@ def wire_samples(
         executor.shutdown(cancel_futures=True)
 
 
-def _chunk(
-    generator: str, indices: range, described: ImageInput | WaveformInput, seed: int, split: Split
-) -> tuple[list[Wire], list[str]]:
+def _chunk(generator: str, indices: range, described: ImageInput | WaveformInput, seed: int, split: Split) -> _Chunk:
     wire: list[Wire] = []
     labels = []
+    places: list[NDArray[np.float32]] = []
     for index in indices:
         if isinstance(described, ImageInput):
             sample = _IMAGES[generator](index, seed=seed, split=split)
             wire.append(image_to_wire(read_image(sample.source), described))
             labels.append(sample.label)
+            places.append(_place(sample, described))
         else:
             # No DICOM file is written on the way: it holds the same samples (tested), and takes three times as long.
             recording = ecg_rhythm.record(index, seed=seed, split=split)
             wire.append(waveform_to_wire(recording.to_waveform(), described))
             labels.append(recording.label)
-    return wire, labels
+    return wire, labels, places
 
 
-def _collect(parts: Iterable[tuple[list[Wire], list[str]]], count: int, progress: Progress) -> tuple[Wire, list[str]]:
+def _place(sample: Sample, described: ImageInput) -> NDArray[np.float32]:
+    if sample.truth is None:
+        return np.zeros((described.rows, described.columns), np.float32)
+    rows, columns = sample.truth.shape
+    return to_wire_grid((sample.truth > 0).astype(np.float32), placement_of((rows, columns), described))
+
+
+def _collect(parts: Iterable[_Chunk], count: int, progress: Progress) -> _Generated:
     wire: list[Wire] = []
     labels: list[str] = []
-    for arrays, names in parts:
+    places: list[NDArray[np.float32]] = []
+    for arrays, names, shown in parts:
         wire += arrays
         labels += names
+        places += shown
         progress("generating data", len(labels), count)
-    return np.stack(wire), labels
+    return np.stack(wire), labels, np.stack(places) if places else None

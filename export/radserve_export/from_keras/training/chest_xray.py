@@ -42,5 +42,11 @@ def build_network(image: tuple[int, int, int], labels: int, name: str = "chest_x
 
 
 _RECIPE = Recipe(
-    build=build_network, images_seen=120_000, epochs=(8, 150), weight_decay=2e-3, shift=1, is_mirrored=False
+    build=build_network,
+    images_seen=240_000,
+    epochs=(8, 150),
+    weight_decay=2e-3,
+    shift=1,
+    is_mirrored=False,
+    guidance=0.3,
 )
