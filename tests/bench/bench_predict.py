@@ -6,17 +6,15 @@ the baseline of the same run; absolute times are of the machine named there.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import subprocess
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
+from bench.report import machine, table, write_section
 
 from radserve import Client
 from radserve_export.synthetic import Split, generate
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from radserve_server import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).with_name("results.md")
 ROUNDS, WARM_UP = 300, 30
 
 
@@ -59,7 +56,7 @@ def bare(name: str, client: Client, source: bytes | str) -> float | None:
     return median_ms(lambda: session.run(None, arrays))
 
 
-def row(client: Client, name: str) -> str:
+def row(client: Client, name: str) -> list[object]:
     source = next(generate(name, 1, seed=5, split=Split.TEST)).source
     model = client.model(name)
     arrays = model.prepare(source)
@@ -69,9 +66,9 @@ def row(client: Client, name: str) -> str:
     alone = bare(name, client, source)
     rest = total - prepare - served
     size = sum(array.nbytes for array in arrays.values() if array.dtype != object)
-    cells = [f"`{name}`", f"{total:.2f}", f"{prepare:.2f}", f"{served:.2f}", f"{rest:+.2f}"]
+    cells: list[object] = [f"`{name}`", f"{total:.2f}", f"{prepare:.2f}", f"{served:.2f}", f"{rest:+.2f}"]
     cells += [f"{alone:.2f}", f"{served / alone:.1f}"] if alone else ["not measured"] * 2
-    return f"| {' | '.join(cells)} | {size or 'text'} |"
+    return [*cells, size or "text"]
 
 
 def test_where_the_time_goes(reference_server: EmbeddedServer) -> None:
@@ -79,15 +76,11 @@ def test_where_the_time_goes(reference_server: EmbeddedServer) -> None:
         rows = [row(client, name) for name in ("chest_xray", "ecg_rhythm", "report_triage")]
     head = ("model", "predict", "read and preprocess", "wire and server", "SDK, the rest", "bare ONNX Runtime")
     lines = [
-        "# Benchmarks\n\nWritten by `make bench`.\n",
-        f"{datetime.now(timezone.utc):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores for client and server,",
-        f"Python {platform.python_version()}. Medians of {ROUNDS} single predictions, one at a time, in ms.",
-        "The ratio is against bare ONNX Runtime, one thread, in the same run.\n",
-        f"| {' | '.join(head)} | wire and server / bare | bytes sent |",
-        "|---|---|---|---|---|---|---|---|",
-        *rows,
-        f"\n`from radserve import Client` in a fresh process: {import_ms():.0f} ms (median of 5).",
+        f"{machine()} Medians of {ROUNDS} single predictions, one at a time, in ms; client and server on",
+        "the same cores. The ratio is against bare ONNX Runtime, one thread, in the same run.",
+        "",
+        *table((*head, "wire and server / bare", "bytes sent"), rows),
+        "",
+        f"`from radserve import Client` in a fresh process: {import_ms():.0f} ms (median of 5).",
     ]
-    text = "\n".join(lines) + "\n"
-    RESULTS.write_text(text, encoding="utf-8")
-    print(text)  # noqa: T201 - a benchmark's answer
+    write_section("One prediction", lines)

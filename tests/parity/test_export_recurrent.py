@@ -150,7 +150,7 @@ def test_an_encoder_and_a_decoder_are_native_together_and_the_decoder_alone(oper
 
 
 @keras.saving.register_keras_serializable("tests")
-class Wrapped(layers.Layer):
+class Wrapped(layers.Layer):  # type: ignore[misc]  # Keras is untyped
     """A recurrent layer inside a layer of the user's own."""
 
     def __init__(self, **options: Any) -> None:
@@ -164,7 +164,7 @@ class Wrapped(layers.Layer):
         """The mask ends here."""
 
 
-class Subclassed(keras.Model):
+class Subclassed(keras.Model):  # type: ignore[misc]  # as above
     def __init__(self) -> None:
         super().__init__()
         self.steps = [layers.Masking(), layers.LSTM(UNITS, return_sequences=True), Wrapped(name="wrapped")]
@@ -185,14 +185,14 @@ def test_layers_inside_subclassed_models_and_layers_are_native() -> None:
     _assert_equal(network, model, _sequences())
 
 
-class Doubled(layers.LSTM):
+class Doubled(layers.LSTM):  # type: ignore[misc]  # as above
     """A subclass may compute anything."""
 
     def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras' signature
         return 2 * super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
 
-class HalfCell(layers.GRUCell):
+class HalfCell(layers.GRUCell):  # type: ignore[misc]  # as above
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002 - Keras' signature
         output, states = super().call(inputs, states, training=training)
         return output / 2, states

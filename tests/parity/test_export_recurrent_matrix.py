@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +46,9 @@ def test_all_combinations_are_native_and_equal_to_keras(monkeypatch: pytest.Monk
     cases = [dict(zip(CROSSED, values, strict=True)) for values in product(*CROSSED.values())]
     by_masking = [[case for case in cases if case["masking"] == masking] for masking in CROSSED["masking"]]
     shares = [same[start : start + TOGETHER] for same in by_masking for start in range(0, len(same), TOGETHER)]
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), max_tasks_per_child=40) as workers:
-        for done in [workers.submit(check_recurrent, share, seed=number) for number, share in enumerate(shares)]:
-            done.result()
+    # A fresh process from time to time: what Keras and TensorFlow keep of each model slows them down.
+    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=30) as workers:
+        workers.starmap(check_recurrent, [(share, number) for number, share in enumerate(shares)], chunksize=1)
 
 
 def _keras_gates(_: Any, variable: Any) -> Any:

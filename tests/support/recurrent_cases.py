@@ -63,7 +63,7 @@ def name_of(case: Case) -> str:
     return ", ".join([*(str(value) for value in case.values() if not isinstance(value, bool)), *flags])
 
 
-def check_recurrent(cases: Sequence[Case], *, seed: int = 0) -> None:
+def check_recurrent(cases: Sequence[Case], seed: int = 0) -> None:
     """Convert a model with the layers of all cases, and compare it with Keras called eagerly: nothing is shared.
 
     Args:
