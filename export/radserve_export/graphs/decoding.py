@@ -50,16 +50,18 @@ class _Row:
 
     def advance(self, log_probabilities: NDArray[np.float64], how: Decoding) -> list[int]:
         """Choose the next word of each beam; returns which beam each of the new ones goes on from."""
+        if self.is_done:
+            return list(range(how.beams))
         nothing = np.full(log_probabilities.shape[-1], -np.inf)
         nothing[PADDING] = 0
         sums = np.stack(
             [
-                beam.score + (nothing if beam.is_ended or self.is_done else told)
+                beam.score + (nothing if beam.is_ended else told)
                 for beam, told in zip(self.beams, log_probabilities, strict=True)
             ]
         ).reshape(-1)
         order = np.argsort(-sums, kind="stable")
-        if not self.is_done and len(order) > how.beams:
+        if len(order) > how.beams:
             self._decide(sums[order[how.beams - 1]], sums[order[how.beams]])
         parents, words = np.divmod(order[: how.beams], log_probabilities.shape[-1])
         self.beams = [
@@ -79,9 +81,8 @@ class _Row:
     def _finish(self, how: Decoding) -> None:
         finished = max((beam.rank(how) for beam in self.beams if beam.is_ended), default=-np.inf)
         rival = max((beam.rank(how) for beam in self.beams if not beam.is_ended), default=-np.inf)
-        if not self.is_done:
-            self._decide(finished, rival)
-        self.is_done = self.is_done or finished >= rival
+        self._decide(finished, rival)
+        self.is_done = finished >= rival
 
     def best(self, how: Decoding) -> _Beam:
         """The answer."""

@@ -4,8 +4,8 @@ The whole search is one ONNX ``Loop``. Its body is one step of the decoder, for 
 rows of a batch and all their beams at once; it ends as soon as every row is done.
 Beam search keeps the most probable texts of each row; with one beam it is greedy.
 Finished texts stay among the beams, and a row is done when none of its open beams
-can overtake its best finished one. It is frozen then: the other rows of its batch,
-for which the loop goes on, change nothing about it.
+can overtake its best finished one. The other rows of its batch, for which the loop
+goes on, change nothing about it: what an open beam loses, it never wins back.
 
 Never chosen are padding, the start token and ids that the tokenizer does not know.
 """
@@ -36,13 +36,12 @@ LOGITS = "logits"  # what it gives beside new states
 NEXT = "_next"  # behind a state's name where it leaves the decoder
 PADDING = 0
 # What the loop carries beside the decoder's states: the texts (batch * beams, longest), their last
-# tokens (batch * beams, 1), scores and whether each has ended (batch, beams), and which rows are done (batch, 1).
+# tokens (batch * beams, 1), scores and whether each has ended (batch, beams).
 _CARRIED = {
     "written": TensorProto.INT32,
     "token": TensorProto.INT64,
     "scores": TensorProto.FLOAT,
     "ended": TensorProto.BOOL,
-    "done": TensorProto.BOOL,
 }
 _ENCODER, _DECODER = "encoder/", "decoder/"
 
@@ -151,7 +150,6 @@ class _Search:
             "token": (each, single),
             "scores": (batch, self.constant("a_beam", [beams])),
             "ended": (batch, "a_beam"),
-            "done": (batch, single),
         }
         # All beams of a row begin alike: the first one stands for all of them.
         lead = self.constant("lead", [0.0] + [-np.inf] * (beams - 1), np.float32)
@@ -215,9 +213,9 @@ class _Search:
 
         logits = add("Reshape", f"{_DECODER}{LOGITS}", beams_of_rows, name="logits")
         told = add("LogSoftmax", logits, name="log_probabilities", axis=-1)
-        frozen = add("Unsqueeze", add("Or", "step/ended", "step/done", name="frozen"), "last", name="frozen_beams")
+        ended = add("Unsqueeze", "step/ended", "last", name="ended_beams")
         open_ = add("Add", told, never_chosen, name="of_open_beams")
-        gained = add("Where", frozen, only_padding, open_, name="gained")
+        gained = add("Where", ended, only_padding, open_, name="gained")
         sums = add("Add", gained, add("Reshape", "step/scores", shape, name="score_of_beams"), name="sums")
         all_of_row = constant("all_of_row", [-1, self._how.beams * self._vocabulary])
         self.nodes.append(
@@ -253,8 +251,7 @@ class _Search:
         unfinished = add("Where", ended, nothing, possible, name="unfinished")
         best = add("ReduceMax", finished, "last", name="best_finished")
         rival = add("ReduceMax", unfinished, "last", name="best_unfinished")
-        now = add("GreaterOrEqual", best, rival, name="is_decided")
-        done = add("Or", "step/done", now, name="done_after")
+        done = add("GreaterOrEqual", best, rival, name="is_done")
         least = add(
             "ReduceMin", add("Cast", done, name="done_number", to=TensorProto.INT32), name="all_done", keepdims=0
         )
