@@ -140,7 +140,9 @@ class _Look:
                 if module in ("builtins", f"keras.{where}")
             )
         if module is None:
-            return self._legacy and any(_has_part(f"keras.{where}", name) for where in _OF_CLASSES)
+            # Of the classes that HDF5 names without a module, Functional alone is no public one.
+            places = [*(f"keras.{where}" for where in _OF_CLASSES), "keras.src.models.functional"]
+            return self._legacy and any(_has_part(place, name) for place in places)
         public = module == "keras" or module.removeprefix("keras.") in _OF_CLASSES
         return (public or _INNER.match(module) is not None) and _has_part(module, name)
 
