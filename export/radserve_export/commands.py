@@ -216,22 +216,22 @@ def _print_evaluation(found: Mapping[str, Any]) -> None:
     from rich.table import Table  # noqa: PLC0415 - slow
 
     metric = found.get("metric", "accuracy")  # older manifests do not name it
-    table = Table(
-        title=f"{metric} {found[metric]:.3f} on {found['n']} fresh samples through the whole path",
-        caption=f"largest skew {found['skew']['max']:.1e} on {found['skew']['n']}",
-    )
+    title = f"{metric} {found[metric]:.3f} on {found['n']} fresh samples through the whole path"
+    caption = f"largest skew {found['skew']['max']:.1e} on {found['skew']['n']}"
+    if "labels" not in found:
+        typer.echo(f"{title}, {caption}")
+        return
+    table = Table(title=title, caption=caption)
     table.add_column("", overflow="fold")
     if "confusion" in found:
         table.caption = f"rows: the truth; {table.caption}"
         columns, rows = found["labels"], [tuple(map(str, counts)) for counts in found["confusion"]]
-    elif "dice_by_label" in found:
+    else:
         columns = ["Dice", "images"]
         measured = zip(found["dice_by_label"], found["n_by_label"], strict=True)
         rows = [("" if dice is None else f"{dice:.3f}", str(count)) for dice, count in measured]
-    else:
-        columns, rows = [], []
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")
-    for label, cells in zip(found.get("labels", ()), rows, strict=False):
+    for label, cells in zip(found["labels"], rows, strict=True):
         table.add_row(label, *cells)
     Console().print(table)
