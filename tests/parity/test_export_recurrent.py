@@ -185,6 +185,43 @@ def test_layers_inside_subclassed_models_and_layers_are_native() -> None:
     _assert_equal(network, model, _sequences())
 
 
+class Peculiar(layers.Layer):  # type: ignore[misc]  # as above
+    """Calls a layer as only code of one's own can."""
+
+    def __init__(self, inner: Any, **options: Any) -> None:
+        super().__init__(name="peculiar")
+        self.inner, self.options = inner, options
+
+    def call(self, x: Any) -> Any:
+        output, *states = self.inner(x, **self.options)
+        (h, *_) = states[0] if isinstance(states[0], list) else states
+        return output + 2 * h
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: layers.LSTM(UNITS, return_state=True, dropout=0.5, recurrent_dropout=0.5),
+        lambda: layers.RNN([layers.LSTMCell(UNITS)], return_state=True),
+        lambda: layers.RNN([layers.GRUCell(UNITS), layers.LSTMCell(UNITS)], return_state=True),
+    ],
+)
+def test_states_come_in_the_form_that_keras_gives_them(inner: Callable[[], Any]) -> None:
+    model = vary(keras.Sequential([layers.Input((STEPS, FEATURES)), Peculiar(inner())]), scale=2)
+    network = _converted(model)
+    assert not {"Loop", "Scan"} & set(_operators(network))
+    _assert_equal(network, model, _sequences())
+
+
+def test_a_layer_that_drops_values_at_random_is_refused_by_name() -> None:
+    layer = layers.GRU(UNITS, return_state=True, dropout=0.5, name="it")
+    model = keras.Sequential([layers.Input((STEPS, FEATURES)), Peculiar(layer, training=True)])
+    with pytest.raises(
+        ConversionError, match=r"^layer peculiar/it cannot be exported: .* at random: call it with training=False$"
+    ):
+        _converted(model)
+
+
 class Doubled(layers.LSTM):  # type: ignore[misc]  # as above
     """A subclass may compute anything."""
 

@@ -46,6 +46,7 @@ def native_recurrent(model: keras.Model) -> Iterator[Handlers]:
 
     Raises:
         ConversionError: A layer is stateful: a server has no place for its state.
+            While the model is traced: one draws random numbers.
     """
     replaced = []
     for path, layer in recurrent_layers(model):
@@ -57,15 +58,15 @@ def native_recurrent(model: keras.Model) -> Iterator[Handlers]:
             raise ConversionError(msg)
         reason = why_not_native(layer)
         if reason is None:
-            replaced.append(layer)
+            replaced.append((path, layer))
         else:
             _LOG.warning("layer %s has no native ONNX operator (%s): it becomes a slower loop", path, reason)
     stand_ins = StandIns()
     try:
-        for layer in replaced:
-            layer.call = stand_ins.call_of(layer)
+        for path, layer in replaced:
+            layer.call = stand_ins.call_of(layer, path)
         yield {"PyFunc": (partial(emit, stand_ins.of), [])}
     finally:
-        for layer in replaced:
+        for _, layer in replaced:
             if "call" in vars(layer):
                 del layer.call

@@ -64,8 +64,12 @@ def operator_of(cell: keras.layers.Layer) -> Operator:
 
 def cells_of(layer: keras.layers.RNN) -> list[keras.layers.Layer]:
     """The cells that a step goes through, in their order."""
-    stacked = type(layer.cell) is keras.layers.StackedRNNCells
-    return list(layer.cell.cells) if stacked else [layer.cell]
+    return list(layer.cell.cells) if is_stack(layer.cell) else [layer.cell]
+
+
+def is_stack(cell: keras.layers.Layer) -> bool:
+    """Whether a cell is Keras' stack of cells."""
+    return type(cell) is keras.layers.StackedRNNCells
 
 
 def _kind(cell: keras.layers.Layer) -> str:

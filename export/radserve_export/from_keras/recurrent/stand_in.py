@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from radserve.errors import ConversionError
 from radserve_export.from_keras._tensorflow import keras, tf
 from radserve_export.from_keras.recurrent.nodes import Call
-from radserve_export.from_keras.recurrent.operators import cells_of, operator_of
+from radserve_export.from_keras.recurrent.operators import cells_of, is_stack, operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,16 +26,24 @@ class StandIns:
         number = node_name.rpartition(_PREFIX)[2].partition("_")[0].partition(":")[0]
         return self._calls[int(number)]
 
-    def call_of(self, layer: keras.layers.RNN) -> Callable[..., Any]:
-        """A ``call`` for a layer, with the signature and the results of its own."""
+    def call_of(self, layer: keras.layers.RNN, path: str) -> Callable[..., Any]:
+        """A ``call`` for a layer, with the signature and the results of its own.
+
+        Args:
+            layer: It must have native operators.
+            path: Where in the model, for messages.
+        """
 
         def call(
             sequence: tf.Tensor,
             initial_state: Any = None,  # noqa: ANN401 - a tensor, a list of them, or a list of lists
             mask: Any = None,  # noqa: ANN401 - a tensor, or a list of one
-            training: bool = False,  # noqa: ARG001, FBT001, FBT002 - the signature of Keras' recurrent layers
+            training: bool = False,  # noqa: FBT001, FBT002 - the signature of Keras' recurrent layers
         ) -> Any:  # noqa: ANN401 - a tensor, or a tuple of what the layer returns
             cells = cells_of(layer)
+            if training and any(cell.dropout or cell.recurrent_dropout for cell in cells):
+                msg = f"layer {path} cannot be exported: it is called with training=True, and drops values at random: call it with training=False"
+                raise ConversionError(msg)
             states = [tf.cast(state, tf.float32) for state in keras.tree.flatten(initial_state) if state is not None]
             valid = _valid(mask, sequence)
             name = f"{_PREFIX}{len(self._calls)}"
@@ -59,7 +68,7 @@ class StandIns:
             shape = [None, sequence.shape[1], units[0]] if layer.return_sequences else [None, units[0]]
             result = tf.ensure_shape(result, shape)
             last = [tf.ensure_shape(state, [None, size]) for state, size in zip(last, units[1:], strict=True)]
-            return (result, *_in_form_of(initial_state, last, made)) if layer.return_state else result
+            return (result, *_in_form_of(layer, initial_state, last)) if layer.return_state else result
 
         return call
 
@@ -78,12 +87,12 @@ def _valid(mask: Any, sequence: tf.Tensor) -> tf.Tensor | None:  # noqa: ANN401 
     return valid if len(valid.shape) == 2 else tf.reshape(valid, tf.shape(sequence)[:2])  # noqa: PLR2004 - said above
 
 
-def _in_form_of(given: Any, states: list[tf.Tensor], call: Call) -> list[Any]:  # noqa: ANN401 - as in call
+def _in_form_of(layer: keras.layers.RNN, given: Any, states: list[tf.Tensor]) -> list[Any]:  # noqa: ANN401 - as in call
     """States as Keras returns them: flat for one cell, by cell for a stack of them."""
-    if len(call.operators) == 1:
+    if not is_stack(layer.cell):
         return states
     left = iter(states)
-    by_cell = [[next(left) for _ in range(operator.states)] for operator in call.operators]
+    by_cell = [[next(left) for _ in keras.tree.flatten(cell.state_size)] for cell in cells_of(layer)]
     if given is None:
         return list(by_cell)
     return [state if keras.tree.is_nested(one) else state[0] for one, state in zip(given, by_cell, strict=True)]
