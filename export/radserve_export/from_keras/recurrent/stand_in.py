@@ -42,7 +42,10 @@ class StandIns:
         ) -> Any:  # noqa: ANN401 - a tensor, or a tuple of what the layer returns
             cells = cells_of(layer)
             if training and any(cell.dropout or cell.recurrent_dropout for cell in cells):
-                msg = f"layer {path} cannot be exported: it is called with training=True, and drops values at random: call it with training=False"
+                msg = (
+                    f"layer {path} cannot be exported: it is called with training=True, and drops values at random:"
+                    " call it with training=False"
+                )
                 raise ConversionError(msg)
             states = [tf.cast(state, tf.float32) for state in keras.tree.flatten(initial_state) if state is not None]
             valid = _valid(mask, sequence)
