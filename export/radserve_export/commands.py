@@ -209,6 +209,15 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         typer.echo(f"running servers go on with the version before until: radserve publish {done.name} --url ...")
     if done.evaluation is not None:
         _print_evaluation(done.evaluation)
+    if done.evidence is not None:
+        _report_evidence(done.evidence)
+
+
+def _report_evidence(done: Exported) -> None:
+    what = "published as" if done.is_new else "unchanged, still"
+    found = (done.evaluation or {}).get("evidence")
+    share = f": the maps' maximum lies in the lesion in {found['in_lesion']:.1%} of {found['n']}" if found else ""
+    typer.echo(f"{done.name}: {what} version {done.version}{share}")
 
 
 def _print_evaluation(found: Mapping[str, Any]) -> None:

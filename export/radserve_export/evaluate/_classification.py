@@ -29,7 +29,8 @@ def score(spec: Spec, samples: Sequence[Sample], results: Sequence[Classificatio
         results: What came back, in the same order.
 
     Returns:
-        n, labels, confusion (rows are the truth, columns the answers) and accuracy.
+        n, labels, confusion (rows are the truth, columns the answers) and accuracy;
+        of a model with evidence maps also where their largest values lie.
     """
     names = [label.name for label in spec.labels]
     single = len(names) == 1
@@ -42,7 +43,19 @@ def score(spec: Spec, samples: Sequence[Sample], results: Sequence[Classificatio
             truth, answer = names.index(sample.label), names.index(result.top.label)
         confusion[truth, answer] += 1
     accuracy = float(np.trace(confusion) / max(1, confusion.sum()))
-    return {"n": len(samples), "labels": labels, "confusion": confusion.tolist(), "accuracy": accuracy}
+    found = {"n": len(samples), "labels": labels, "confusion": confusion.tolist(), "accuracy": accuracy}
+    inside = _inside_lesions(samples, results)
+    return found | ({"evidence": {"n": len(inside), "in_lesion": float(np.mean(inside))}} if inside else {})
+
+
+def _inside_lesions(samples: Sequence[Sample], results: Sequence[Classification]) -> list[bool]:
+    """Of each true positive whose place is known: whether its map's largest value lies there."""
+    inside = []
+    for sample, result in zip(samples, results, strict=True):
+        shown, truth = result.evidence, sample.truth
+        if shown is not None and truth is not None and truth.any() and result.top.label == sample.label:
+            inside.append(bool(truth[np.unravel_index(shown.values.argmax(), shown.values.shape)]))
+    return inside
 
 
 def measure_skew(

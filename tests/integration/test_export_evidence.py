@@ -1,0 +1,166 @@
+"""The second public model: exported with the first, served beside it, both or none."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaml
+from support.keras_models import chest, keras, layers, write_family
+
+from radserve import Classification, Client
+from radserve.errors import ConversionError, RepositoryError
+from radserve_export import pipeline
+from radserve_export.check import check_repository
+from radserve_export.from_keras.convert import convert
+from radserve_export.network import Conversion, Form
+from radserve_export.publication import publish
+from radserve_export.synthetic import Split, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from radserve.contracts.manifest import Manifest
+    from radserve_export.network import Network
+    from radserve_server import EmbeddedServer
+
+
+def write_spec(folder: Path, *, fuse: bool = True, **changed: Any) -> Path:
+    path = write_family(folder, "chest", fuse=fuse)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"evidence": True} | changed))
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evidence")
+    for fuse in (True, False):
+        pipeline.export(write_spec(folder, fuse=fuse), folder / "models")
+    return folder / "models"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return convert(chest(), Conversion(form=Form.EVIDENCE), source_sha256="0" * 64)
+
+
+@pytest.fixture
+def converted_before(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published is the same each time: no need to convert it anew."""
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_, **__: nullcontext(network))
+
+
+def served_names(repository: Path) -> set[str]:
+    return {path.parent.name for path in repository.glob("*/config.pbtxt")}
+
+
+def test_the_repository_has_both_models_and_nothing_wrong(models: Path) -> None:
+    assert served_names(models) == {
+        *("chest_fused", "chest_fused_pipeline", "chest_fused_evidence", "chest_fused_evidence_pipeline"),
+        *("chest_unfused", "chest_unfused_evidence"),
+        *(f"chest_unfused_{step}" for step in ("preprocess", "network", "postprocess")),
+        *(f"chest_unfused_evidence_{step}" for step in ("preprocess", "network", "postprocess")),
+    }
+    assert check_repository(models) == []
+
+
+def test_both_answer_alike_and_one_shows_where_it_looked(
+    models: Path, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    sources = [sample.source for sample in generate("chest_xray", 6, seed=8, split=Split.TEST)]
+    maps = []
+    with Client(start_server(models).grpc_url) as client:
+        for name in ("chest_fused", "chest_unfused"):
+            plain = [client.model(name, Classification).predict(source) for source in sources]
+            shown = [client.model(f"{name}_evidence", Classification).predict(source) for source in sources]
+            for one, other in zip(plain, shown, strict=True):
+                assert one.evidence is None
+                assert other.evidence is not None
+                assert other.evidence.label == other.top.label
+                assert [finding.label for finding in one.findings] == [finding.label for finding in other.findings]
+                np.testing.assert_allclose(
+                    [finding.probability for finding in one.findings],
+                    [finding.probability for finding in other.findings],
+                    atol=1e-6,
+                )
+            maps.append([result.evidence.values for result in shown if result.evidence is not None])
+    for fused, unfused in zip(*maps, strict=True):
+        assert fused.ndim == 2
+        assert fused.max() > 0
+        np.testing.assert_allclose(fused, unfused, atol=1e-5)
+
+
+@pytest.mark.usefixtures("converted_before")
+def test_another_export_of_the_same_changes_neither(tmp_path: Path, repository: Path) -> None:
+    spec = write_spec(tmp_path)
+    first, second = pipeline.export(spec, repository), pipeline.export(spec, repository)
+    assert first.is_new
+    assert first.evidence is not None
+    assert first.evidence.is_new
+    assert second.evidence is not None
+    assert (second.version, second.is_new, second.evidence.version, second.evidence.is_new) == (1, False, 1, False)
+
+
+@pytest.mark.usefixtures("converted_before")
+def test_evidence_asked_for_later_leaves_the_plain_model_as_it_is(tmp_path: Path, repository: Path) -> None:
+    pipeline.export(write_spec(tmp_path, evidence=False), repository)
+    done = pipeline.export(write_spec(tmp_path), repository)
+    assert not done.is_new
+    assert done.evidence is not None
+    assert (done.evidence.name, done.evidence.version, done.evidence.is_new) == ("chest_fused_evidence", 1, True)
+
+
+@pytest.mark.usefixtures("converted_before")
+def test_if_the_second_cannot_be_published_the_first_is_taken_back(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_spec(tmp_path)
+    seen: list[set[str]] = []
+
+    def fail_on_the_plain_one(staged: Path, target: Path, manifest: Manifest) -> None:
+        if manifest.name == "chest_fused":
+            seen.append(served_names(target))
+            msg = "the disk is full"
+            raise RepositoryError(msg)
+        publish(staged, target, manifest)
+
+    monkeypatch.setattr(pipeline, "publish", fail_on_the_plain_one)
+    with pytest.raises(RepositoryError, match="disk is full"):
+        pipeline.export(spec, repository)
+    assert seen == [{"chest_fused_evidence", "chest_fused_evidence_pipeline"}], "it was published, and taken back"
+    assert not repository.exists()
+
+
+@pytest.mark.usefixtures("converted_before")
+def test_if_the_second_cannot_be_published_older_versions_stay(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.export(write_spec(tmp_path), repository)
+    before = {path: path.read_bytes() for path in sorted(repository.rglob("*")) if path.is_file()}
+
+    def fail_on_the_plain_one(staged: Path, target: Path, manifest: Manifest) -> None:
+        if manifest.name == "chest_fused":
+            raise KeyboardInterrupt
+        publish(staged, target, manifest)
+
+    monkeypatch.setattr(pipeline, "publish", fail_on_the_plain_one)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.export(write_spec(tmp_path, description="Another"), repository)
+    assert {path: path.read_bytes() for path in sorted(repository.rglob("*")) if path.is_file()} == before
+
+
+def test_a_model_without_convolution_publishes_nothing(tmp_path: Path, repository: Path) -> None:
+    spec = write_spec(tmp_path)
+    dense = [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(3, activation="softmax")]
+    keras.Sequential(dense).save(tmp_path / "chest.keras")
+    with pytest.raises(ConversionError, match="no two-dimensional convolution"):
+        pipeline.export(spec, repository)
+    assert not repository.exists()

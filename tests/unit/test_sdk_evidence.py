@@ -1,0 +1,151 @@
+"""Evidence maps: from the wire back to the source image, without a server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from radserve import Classification, _codec
+from radserve.contracts import (
+    Aspect,
+    Code,
+    Contract,
+    Evidence,
+    FixedWindow,
+    ImageInput,
+    Label,
+    Policy,
+    Resize,
+    Task,
+    dump_contract,
+    parse_contract,
+    wire_tensors,
+)
+from radserve.errors import ContractError, InferenceFailedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROWS, COLUMNS = 12, 8
+SOURCE = np.zeros((ROWS * 10, COLUMNS * 10), np.float32)  # ten of its pixels to one of the wire, each way
+
+
+def contract(evidence: Evidence | None, aspect: Aspect = Aspect.STRETCH) -> Contract:
+    described = ImageInput(
+        modalities=("DX",),
+        rows=ROWS,
+        columns=COLUMNS,
+        window=FixedWindow(center=100, width=200),
+        resize=Resize(aspect=aspect),
+        absent_attributes=Policy.ACCEPT,
+    )
+    inputs, outputs = wire_tensors(Task.IMAGE_CLASSIFICATION, described, 2, evidence)
+    return Contract(
+        name="demo",
+        version=3,
+        task=Task.IMAGE_CLASSIFICATION,
+        intended_use="Tests only",
+        input=described,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=8,
+        labels=tuple(Label(name=name, code=Code(value=name, scheme="99TEST", meaning=name)) for name in ("a", "b")),
+        evidence=evidence,
+        model_sha256="0" * 64,
+        exporter_version="0",
+    )
+
+
+def answered(described: Contract, values: NDArray[Any] | None, source: NDArray[Any] = SOURCE) -> Classification:
+    arrays: dict[str, NDArray[Any]] = {
+        "PROBABILITIES": np.array([[0.2, 0.8]], np.float32),
+        "DECISIONS": np.array([[0, 2]], np.int8),
+    }
+    if values is not None:
+        arrays["EVIDENCE"] = values[np.newaxis].astype(np.float32)
+    result = _codec.to_result(
+        described, _codec.prepare(described, source), _codec.Answer(arrays=arrays, request_id="r")
+    )
+    assert isinstance(result, Classification)
+    return result
+
+
+def one(rows: int, columns: int, row: int, column: int) -> NDArray[np.float32]:
+    values = np.zeros((rows, columns), np.float32)
+    values[row, column] = 1
+    return values
+
+
+def centre(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Centre of gravity, in pixels of the wire."""
+    rows, columns = np.indices(values.shape) + 0.5
+    return float((rows * values).sum() / values.sum() / 10), float((columns * values).sum() / values.sum() / 10)
+
+
+def test_a_model_without_a_map_gives_none() -> None:
+    assert answered(contract(None), None).evidence is None
+
+
+def test_the_map_lies_on_the_sources_grid_and_speaks_for_the_most_probable_label() -> None:
+    result = answered(contract(Evidence(rows=4, columns=4, layer="last")), one(4, 4, 1, 2))
+    assert result.evidence is not None
+    assert result.evidence.label == result.top.label == "b"
+    assert result.evidence.values.shape == SOURCE.shape
+    assert result.evidence.values.dtype == np.float32
+    assert not result.evidence.values.flags.writeable
+    assert 0.9 < result.evidence.values.max() <= 1
+    assert centre(result.evidence.values) == pytest.approx((1.5 * ROWS / 4, 2.5 * COLUMNS / 4))
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (0, 3), (2, 1), (3, 0), (3, 3)])
+def test_the_cells_lie_in_the_region_that_the_contract_names(cell: tuple[int, int]) -> None:
+    """Also at the border there is one largest value, in the middle of its cell."""
+    region = (2.0, 1.0, 10.0, 7.0)
+    described = contract(Evidence(rows=4, columns=4, layer="last", region=region))
+    result = answered(described, one(4, 4, *cell))
+    assert result.evidence is not None
+    values = result.evidence.values
+    middle = 10 * (2 + 2 * (cell[0] + 0.5)), 10 * (1 + 1.5 * (cell[1] + 0.5))
+    largest = np.argwhere(values == values.max())
+    assert np.abs(largest + 0.5 - middle).max() <= 1
+
+
+def test_what_was_padded_on_the_wire_is_left_out() -> None:
+    wide = np.zeros((40, 80), np.float32)  # four of the wire's twelve rows
+    result = answered(contract(Evidence(rows=12, columns=8, layer="last"), Aspect.PAD), one(12, 8, 5, 3), wide)
+    assert result.evidence is not None
+    assert result.evidence.values.shape == wide.shape
+    assert centre(result.evidence.values) == pytest.approx((1.5, 3.5))
+
+
+def test_an_empty_map_stays_empty() -> None:
+    result = answered(contract(Evidence(rows=4, columns=4, layer="last")), np.zeros((4, 4)))
+    assert result.evidence is not None
+    assert not result.evidence.values.any()
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 1.01])
+def test_a_value_outside_0_to_1_is_not_believed(wrong: float) -> None:
+    with pytest.raises(InferenceFailedError, match="evidence map"):
+        answered(contract(Evidence(rows=4, columns=4, layer="last")), np.full((4, 4), wrong))
+
+
+def test_the_map_is_not_written_as_json() -> None:
+    result = answered(contract(Evidence(rows=4, columns=4, layer="last")), np.zeros((4, 4)))
+    assert "evidence" not in json.loads(result.to_json())
+
+
+@pytest.mark.parametrize(
+    "region", [(5.0, 0.0, 5.0, 8.0), (0.0, 8.0, 12.0, 0.0), (0.0, 0.0, 1e9, 8.0), (0.0, 0.0, 12.0)]
+)
+def test_a_region_that_is_none_is_refused(region: tuple[float, ...]) -> None:
+    good = dump_contract(contract(Evidence(rows=4, columns=4, layer="last", region=(0.0, 0.0, 12.0, 8.0))))
+    assert parse_contract(good).evidence is not None
+    bad = msgspec.json.decode(good)
+    bad["evidence"]["region"] = region
+    with pytest.raises(ContractError):
+        parse_contract(msgspec.json.encode(bad))
