@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from radserve_export.spec import Spec
     from radserve_export.tokenizer import TextTokenizer
 
+_SEED = 20261122
 _BINS = 15
 _BATCH = 64
 _FEWEST = 40
@@ -71,7 +72,7 @@ def calibrate_on_held_out(
 def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[Spec, dict[str, Any]]:
     """Fit the temperature that makes a classifier's probabilities honest.
 
-    Every other sample is used to fit, the rest to measure.
+    A half of the samples, drawn at random, is used to fit, the rest to measure.
 
     Args:
         spec: The spec; its calibration is replaced.
@@ -89,7 +90,8 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
     if len(y) < _FEWEST:
         msg = f"{spec.name}: calibrate needs {_FEWEST} samples or more, and has {len(y)}"
         raise SpecError(msg)
-    logits, truth = logits_of(outputs.astype(np.float64), spec), _truth(spec, y)
+    order = np.random.default_rng(_SEED).permutation(len(y))  # data sets come sorted by label, or in turns
+    logits, truth = logits_of(outputs[order].astype(np.float64), spec), _truth(spec, y[order])
     temperature = _fit(spec, logits[::2], truth[::2])
     if not temperature < _HIGHEST * (1 - _EDGE):
         msg = f"{spec.name}: no temperature calibrates the model: is the held-out data labelled as the spec says?"

@@ -55,11 +55,18 @@ def test_the_report_is_of_what_will_be_served(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     outputs, y = overconfident(spec, 3.0, n=400)
     calibrated, report = calibrate(spec, outputs, y)
-    served = postprocess_reference(outputs, calibrated)[PROBABILITIES].astype(np.float64)
-    truth = y[:, None] == np.arange(3)
-    assert expected_calibration_error(served[1::2], truth[1::2], exclusive=True) == pytest.approx(
-        report["ece_after"], abs=1e-6
-    )
+    measured = np.random.default_rng(20261122).permutation(400)[1::2]
+    served = postprocess_reference(outputs[measured], calibrated)[PROBABILITIES].astype(np.float64)
+    truth = y[measured, None] == np.arange(3)
+    assert expected_calibration_error(served, truth, exclusive=True) == pytest.approx(report["ece_after"], abs=1e-6)
+
+
+def test_samples_in_the_order_of_their_labels_are_no_different(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    outputs, y = overconfident(spec, 3.0)
+    turns = np.argsort(y, kind="stable").reshape(2, -1).T.reshape(-1)  # labels of one half, then of the other, in turns
+    calibrated, _ = calibrate(spec, outputs[turns], y[turns])
+    assert calibrated.calibration.temperature == pytest.approx(3.0, rel=0.15)
 
 
 def test_the_error_of_a_hand_made_example() -> None:
@@ -86,7 +93,8 @@ def test_a_temperature_that_fits_one_half_alone_is_refused(tmp_path: Path) -> No
     spec = spec_of(tmp_path)
     outputs, y = overconfident(spec, 3.0, n=400)
     sharp, _ = overconfident(spec, 1.0, n=400)
-    outputs[1::2] = sharp[1::2]
+    measured = np.random.default_rng(20261122).permutation(400)[1::2]
+    outputs[measured] = sharp[measured]
     with pytest.raises(SpecError, match="makes the other half worse"):
         calibrate(spec, outputs, y)
 
