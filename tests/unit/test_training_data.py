@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def test_what_medmnist_keeps_apart_measures_the_training(tmp_path: Path, monkeyp
     (tmp_path / "own.yaml").write_text(spec, encoding="utf-8")
     from radserve_export.from_keras.training import chest_xray  # noqa: PLC0415 - imports TensorFlow
 
-    monkeypatch.setattr(chest_xray, "_IMAGES_SEEN", 1)
+    monkeypatch.setattr(chest_xray, "_RECIPE", replace(chest_xray._RECIPE, images_seen=1))
     trained = train_model(tmp_path / "own.yaml", tmp_path / "own.keras", data, None, quiet)
     assert trained.accuracy is not None
     assert trained.accuracy > 0.95
