@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import installations
+from support.leftovers import children
 
 from radserve_server import EmbeddedServer
 
@@ -25,6 +26,14 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach the programs under test: where a shell starts this run in the background, it is ignored."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests and benchmarks import ONNX Runtime, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def no_child_left() -> Iterator[None]:
+    """Fails a test that leaves a process behind; servers of the whole run are none of its business."""
+    before = children()
+    yield
+    assert children() <= before
 
 
 @pytest.fixture

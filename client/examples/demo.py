@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Column, Table
 
-from radserve import Client, Model, RadserveError
+from radserve import Classification, Client, GeneratedText, Model, RadserveError, Result, Segmentation
 from radserve_export.synthetic import Split, generate
 from radserve_server import EmbeddedServer
 
@@ -35,6 +35,7 @@ REPORTS = (
     ("双肺未见气胸，心影不大。", UNCRITICAL),
     ("The lungs are clear. " * 120, "OutOfScopeError"),
 )
+GENERATED = (("chest_xray", 6), ("ecg_rhythm", 5), ("ct_hemorrhage", 2), ("brain_mri", 2), ("breast_ultrasound", 2))
 SHIPPED = (
     ("ecg_rhythm", "pydicom: 12-lead ECG", "waveform_ecg.dcm", "sinus_rhythm positive"),
     ("chest_xray", "pydicom: CT slice", "CT_small.dcm", "OutOfScopeError"),
@@ -59,9 +60,15 @@ class Input:
 
 def inputs() -> Iterator[Input]:
     """Everything the demo sends."""
-    for name, count in (("chest_xray", 6), ("ecg_rhythm", 5)):
+    for name, count in GENERATED:
         for sample in generate(name, count, seed=7, split=Split.TEST):
             yield Input(name, f"generated: {sample.label}", sample.source, f"{sample.label} positive")
+    for sample in generate("ct_lesion", 2, seed=7, split=Split.TEST):
+        found = "liver" if sample.label == "liver" else "liver and liver_lesion"
+        yield Input("ct_lesion", f"generated: {sample.label}", sample.source, found)
+    for sample in generate("report_impression", 2, seed=7, split=Split.TEST):
+        text = " ".join(str(sample.source).split())
+        yield Input("report_impression", text, sample.source, str(sample.expected))
     cut = next(generate("chest_xray", 1, seed=8, split=Split.TEST)).source
     yield Input("chest_xray", "generated, then truncated", cut[: len(cut) // 2], "DecodeError")
     for text, expected in REPORTS:
@@ -74,7 +81,7 @@ def inputs() -> Iterator[Input]:
         yield Input(model, what, Path(str(path)), expected)
 
 
-def describe(item: Input, model: Model) -> tuple[list[str], str]:
+def describe(item: Input, model: Model[Result]) -> tuple[list[str], str]:
     """One row of the table, and what came of the input."""
     began = perf_counter()
     try:
@@ -83,10 +90,24 @@ def describe(item: Input, model: Model) -> tuple[list[str], str]:
         took = (perf_counter() - began) * 1e3
         return [item.what, f"[yellow]{type(error).__name__}[/]: {error}", "", "", f"{took:.1f}"], type(error).__name__
     took = (perf_counter() - began) * 1e3
+    shown, probability, outcome = answer(result)
+    return [item.what, shown, probability, str(result.version), f"{took:.1f}"], outcome
+
+
+def answer(result: Result) -> tuple[str, str, str]:
+    """What to show of an answer, its probability, and the answer in short."""
+    if isinstance(result, Segmentation):
+        regions = [region for region in result.findings if region.is_positive]
+        shown = ", ".join(f"[bold]{region.label}[/] {region.area_mm2 or 0:.0f} mm²" for region in regions)
+        return shown, "", " and ".join(region.label for region in regions)
+    if isinstance(result, GeneratedText):
+        return result.text, "", result.text
+    if not isinstance(result, Classification):
+        return repr(result), "", ""
     top = result.top
     sign = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
-    finding = f"[bold]{top.label}[/] {sign}, {top.code.scheme} {top.code.value}"
-    return [item.what, finding, f"{top.probability:.3f}", str(result.version), f"{took:.1f}"], f"{top.label} {sign}"
+    code = f"{top.code.scheme} {top.code.value}"
+    return f"[bold]{top.label}[/] {sign}, {code}", f"{top.probability:.3f}", f"{top.label} {sign}"
 
 
 def main() -> int:

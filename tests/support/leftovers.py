@@ -28,6 +28,12 @@ def leftovers(pid: int | None = None) -> list[str]:
     return found
 
 
+def children(pid: int | None = None) -> set[int]:
+    """The processes that a process, this one by default, has started and not yet buried."""
+    found = Path(f"/proc/{pid or os.getpid()}/task/{pid or os.getpid()}/children")
+    return set(map(int, found.read_text().split())) if found.exists() else set()
+
+
 def wait_until_gone(pid: int, timeout_s: float = 20) -> list[str]:
     """What is still there when nothing is left or the time is up."""
     deadline = time.monotonic() + timeout_s

@@ -19,6 +19,7 @@ from support.evil import archive, dense, described, sequential
 from support.exports import image_spec, write_spec
 from support.keras_models import keras, layers
 from support.kernel import has_landlock
+from support.leftovers import children
 
 from radserve.errors import ConversionError, SpecError, UntrustedModelError
 from radserve_export.from_keras.load import load_model
@@ -89,6 +90,7 @@ def test_no_module_is_imported_for_a_file_that_is_refused(tmp_path: Path, monkey
     assert "leaves_a_trace" not in sys.modules
 
 
+@pytest.mark.usefixtures("no_child_left")
 @pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock")
 def test_a_hostile_layer_that_the_user_trusts_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RADSERVE_SECRET", "x")
@@ -105,7 +107,6 @@ def test_a_hostile_layer_that_the_user_trusts_is_confined(tmp_path: Path, monkey
             server.accept()
     assert answer.tolist() == [[1.0] + [0.0] * (len(Spy().attempts()) - 1)]
     assert [path.name for path in folder.iterdir()] == ["secret"]
-    assert not _children()
 
 
 def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +120,7 @@ def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: py
     assert answer[NETWORK_OUTPUT].tolist() == [[0.5] * 3] * 2
 
 
+@pytest.mark.usefixtures("no_child_left")
 def test_a_model_that_takes_all_memory_is_stopped_and_the_option_named(tmp_path: Path) -> None:
     path = _saved(tmp_path, custom_layers.Greedy())
     with (
@@ -126,9 +128,9 @@ def test_a_model_that_takes_all_memory_is_stopped_and_the_option_named(tmp_path:
         converted_network(path, PLAIN, custom_objects=[f"{MODULE}:Greedy"], limits=Limits(memory_gib=1.5)),
     ):
         pass
-    assert not _children()
 
 
+@pytest.mark.usefixtures("no_child_left")
 @pytest.mark.full
 def test_a_model_that_never_finishes_is_stopped_and_the_option_named(tmp_path: Path) -> None:
     path = _saved(tmp_path, custom_layers.Slow())
@@ -137,12 +139,6 @@ def test_a_model_that_never_finishes_is_stopped_and_the_option_named(tmp_path: P
         converted_network(path, PLAIN, custom_objects=[f"{MODULE}:Slow"], limits=Limits(time_s=40)),
     ):
         pass
-    assert not _children()
-
-
-def _children(pid: int | None = None) -> list[int]:
-    found = Path(f"/proc/{pid or os.getpid()}/task/{pid or os.getpid()}/children")
-    return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
 def _wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
@@ -165,12 +161,12 @@ def test_an_interrupted_export_leaves_no_child_and_no_file(tmp_path: Path, numbe
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        children = _wait_for(lambda: _children(process.pid))
-        assert children
+        started = _wait_for(lambda: children(process.pid))
+        assert started
         assert _folders(temporary)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert _wait_for(lambda: not any(_is_alive(child) for child in children))
+    assert _wait_for(lambda: not any(_is_alive(child) for child in started))
     assert not (tmp_path / "models").exists()
     if number != signal.SIGKILL:
         assert process.returncode == 130
