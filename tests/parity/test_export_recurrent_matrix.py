@@ -47,7 +47,7 @@ def test_all_combinations_are_native_and_equal_to_keras(monkeypatch: pytest.Monk
     by_masking = [[case for case in cases if case["masking"] == masking] for masking in CROSSED["masking"]]
     shares = [same[start : start + TOGETHER] for same in by_masking for start in range(0, len(same), TOGETHER)]
     # A fresh process from time to time: what Keras and TensorFlow keep of each model slows them down.
-    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=30) as workers:
+    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=60) as workers:
         workers.starmap(check_recurrent, [(share, number) for number, share in enumerate(shares)], chunksize=1)
 
 
