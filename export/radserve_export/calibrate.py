@@ -90,6 +90,9 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
     if len(y) < _FEWEST:
         msg = f"{spec.name}: calibrate needs {_FEWEST} samples or more, and has {len(y)}"
         raise SpecError(msg)
+    if len(np.unique(y)) == 1:
+        msg = f"{spec.name}: calibrate: the held-out data shows one class alone"
+        raise SpecError(msg)
     order = np.random.default_rng(_SEED).permutation(len(y))  # data sets come sorted by label, or in turns
     logits, truth = logits_of(outputs[order].astype(np.float64), spec), _truth(spec, y[order])
     temperature = _fit(spec, logits[::2], truth[::2])

@@ -68,6 +68,9 @@ def held_out(spec: Spec, folder: Path, progress: Progress) -> Dataset:
     if plan.data is not None:
         table = folder / plan.labels if plan.labels else None
         everything, kept_apart = load_dataset(spec, folder / plan.data, table, progress)
+        if kept_apart is None and table is None:
+            msg = f"calibrate.data: {plan.data} keeps no test_images apart: what was trained on cannot calibrate"
+            raise SpecError(msg)
         return kept_apart or everything
     samples = list(generate(str(plan.generator), plan.samples, seed=plan.seed, split=Split.TRAIN))
     names = [label.name for label in spec.labels]
@@ -146,8 +149,7 @@ def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> 
     if not rows or not {"file", "label"} <= rows[0].keys():
         msg = f"{labels} needs a first line 'file,label' and at least one more"
         raise SpecError(msg)
-    names = {label.name: index for index, label in enumerate(spec.labels)}
-    names |= {str(index): index for index in names.values()}
+    names = _indices(spec)
     x, y = [], []
     for number, row in enumerate(rows, start=2):
         if row["label"] not in names:
@@ -165,6 +167,17 @@ def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> 
         y.append(names[row["label"]])
         progress("reading files", number - 1, len(rows))
     return _checked(spec, np.stack(x), np.asarray(y))
+
+
+def _indices(spec: Spec) -> dict[str, int]:
+    """What a label may be called, and its number: of a single-label model 1 for those that show it."""
+    first = spec.labels[0].name
+    names = (
+        {f"not {first}": 0, first: 1}
+        if len(spec.labels) == 1
+        else {label.name: index for index, label in enumerate(spec.labels)}
+    )
+    return names | {str(index): index for index in names.values()}
 
 
 def to_wire(spec: Spec, source: Path | bytes) -> NDArray[np.generic]:

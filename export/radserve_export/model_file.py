@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from radserve.errors import ConversionError, SpecError, UntrustedModelError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAX_BYTES = 4 * 2**30
 SAVED_MODEL = "saved_model.pb"
@@ -95,7 +93,7 @@ def _members(root: Path) -> list[Path]:
     while pending:
         with os.scandir(pending.pop()) as entries:
             for entry in entries:
-                member = root.joinpath(entry.path).relative_to(root)
+                member = Path(entry.path).relative_to(root)
                 if entry.is_symlink():
                     msg = f"{root.name} was not loaded: member {member.as_posix()!r}: it is a link"
                     raise UntrustedModelError(msg)

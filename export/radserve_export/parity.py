@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from radserve.contracts import Datatype, Task
-from radserve.errors import ParityError
+from radserve.errors import ParityError, SpecError
 from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
     Raises:
         ParityError: Which output, how far, on which input.
     """
+    _check_names(stages, spec)
     sizes = batch_sizes(spec.serving.max_batch_size)
     outputs: dict[str, dict[str, Any]] = {}
     reasons: list[str] = []
@@ -231,6 +232,17 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
         msg = f"{spec.name} does not answer as its Keras model does: {reasons[0]}"
         raise ParityError(msg, report)
     return report
+
+
+def _check_names(stages: Sequence[Stage], spec: Spec) -> None:
+    """A tolerance of what is not compared by one would be passed over."""
+    own_rules = {} if spec.task is Task.TENSORS else rules_of(spec.task).own_rules
+    compared = {name for stage in stages for name in stage.outputs} - set(own_rules)
+    for name in spec.parity.outputs:
+        if name not in compared:
+            others = ", ".join(sorted(compared))
+            msg = f"{spec.name}: parity.outputs: {name} is not compared by a tolerance: {others} are"
+            raise SpecError(msg)
 
 
 def _measure(stage: Stage, sizes: Sequence[int], spec: Spec) -> dict[str, _Measured]:

@@ -20,7 +20,7 @@ from radserve_export.low_precision import check_agreement, lower_precision
 from radserve_export.parity import check_parity
 from radserve_export.publication import prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
-from radserve_export.reference import Reference, check_fit, conversion_of, parity_stages, tokenizer_of
+from radserve_export.reference import Reference, check_fit, check_outputs, conversion_of, parity_stages, tokenizer_of
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
 from radserve_export.sandbox.network import converted_network
 from radserve_export.spec import load_spec
@@ -159,6 +159,7 @@ def _check(
     first = next(step for step in steps if step.graph is not None)
     real = real_batches(spec, folder, first.inputs, tokenizer)
     stages = parity_stages(spec, network, steps, reference, tokenizer, real=real)
+    check_outputs(stages[0], spec)
     parity = check_agreement(stages, spec, check_parity(stages, spec=tolerant))
     return _Checked(
         spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from radserve.contracts import Datatype, Task, TensorSpec, TextInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_INPUT, TOKEN_IDS
@@ -18,13 +20,14 @@ from radserve_export.tokenizer import parse_tokenizer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from radserve_export.ensemble import Step
     from radserve_export.network import Arrays, Network
     from radserve_export.spec import Spec
     from radserve_export.tokenizer import TextTokenizer
+
+_CHECKED_ROWS = 8
 
 
 class Reference:
@@ -143,6 +146,24 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
         )
         raise SpecError(msg)
     return wire
+
+
+def check_outputs(stage: Stage, spec: Spec) -> None:
+    """Let the original answer random and real inputs, and compare with what the spec says of its output.
+
+    Args:
+        stage: The network alone.
+        spec: The spec.
+
+    Raises:
+        SpecError: It is something else.
+    """
+    if spec.task is Task.TENSORS:
+        return
+    answers = [stage.reference(feeds) for _, feeds in stage.batches([_CHECKED_ROWS])]
+    rules_of(spec.task).check_outputs(
+        {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}, spec
+    )
 
 
 def parity_stages(

@@ -50,7 +50,7 @@ class Queue(Block, frozen=True, kw_only=True):
     """
 
     max_size: Count = 1024
-    timeout_us: Count = 1_000_000
+    timeout_us: Annotated[int, msgspec.Meta(ge=1, le=3_600_000_000)] = 1_000_000
     allow_timeout_override: bool = True
     max_delay_us: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     priority_levels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
@@ -162,5 +162,7 @@ class Serving(Block, frozen=True, kw_only=True):
             return "quantization: dynamic runs on the CPU: instances: {kind: cpu}"
         if (quantised or self.halves_graph) != (self.low_precision is not None):
             needed = quantised or self.halves_graph
+            if not needed and self.precision == "fp16":
+                return "low_precision: TensorRT makes its half floats itself, on the GPU, after the gate: leave it out"
             return f"low_precision: {'say what must still be reached' if needed else 'nothing is in lower precision'}"
         return None

@@ -66,6 +66,18 @@ class Tolerance(Block, frozen=True, kw_only=True):
 _OWN_TOLERANCES = {EVIDENCE: Tolerance(atol=1e-3, rtol=0)}
 
 
+class OutputTolerance(Block, frozen=True, kw_only=True):
+    """The tolerance of a single output; what is left out is as for the others.
+
+    Attributes:
+        atol: Absolute tolerance.
+        rtol: Relative tolerance.
+    """
+
+    atol: Annotated[float, msgspec.Meta(gt=0, le=0.01)] | None = None
+    rtol: Annotated[float, msgspec.Meta(ge=0, le=0.01)] | None = None
+
+
 class Parity(Tolerance, frozen=True, kw_only=True):
     """How far the exported graphs may be from Keras, and on what they are compared.
 
@@ -82,13 +94,17 @@ class Parity(Tolerance, frozen=True, kw_only=True):
             takes generated ones where the spec names a generator.
     """
 
-    outputs: dict[str, Tolerance] = {}  # noqa: RUF012 - msgspec copies it
+    outputs: dict[str, OutputTolerance] = {}  # noqa: RUF012 - msgspec copies it
     input_range: tuple[float, float] | None = None
     data: str | None = None
 
     def of(self, output: str) -> Tolerance:
         """The tolerance of an output."""
-        return self.outputs.get(output) or _OWN_TOLERANCES.get(output, self)
+        others = _OWN_TOLERANCES.get(output, self)
+        own = self.outputs.get(output, OutputTolerance())
+        return Tolerance(
+            atol=others.atol if own.atol is None else own.atol, rtol=others.rtol if own.rtol is None else own.rtol
+        )
 
     def allowed(self, output: str, want: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far each value of an output may be from what is wanted."""
@@ -299,16 +315,28 @@ def _wrong_extras(spec: Spec) -> str | None:
     return _wrong_calibration(spec)
 
 
-def _wrong_calibration(spec: Spec) -> str | None:
+def _wrong_calibration(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for each rule
     plan = spec.calibrate
     if plan is None:
         return None
     if spec.metric != "accuracy":
         return f"calibrate: task {spec.task.value} has no probabilities"
+    if (plan.labels is not None and plan.data is None) or (plan.data is not None and plan.seed):
+        return "calibrate: labels belong to data, a seed to a generator"
     if spec.calibration != Calibration():
         return "calibrate: it fits the temperature that calibration gives: leave one of them out"
-    if spec.training and (plan.generator, plan.seed) == (spec.training.generator, spec.training.seed):
-        return "calibrate.seed: the same data as in training: choose another seed"
+    others = {"training": spec.training, "evaluation": spec.evaluation}
+    for name, other in others.items():
+        if other is not None and (plan.generator, plan.seed) == (other.generator, other.seed):
+            return f"calibrate.seed: the same data as in {name}: choose another seed"
+    if plan.generator is None:
+        return None
+    try:
+        unknown = [label for label in labels(plan.generator) if label not in [known.name for known in spec.labels]]
+    except SpecError as error:
+        return f"calibrate.generator: {error}"
+    if unknown:
+        return f"calibrate.generator: it also gives {unknown[0]}, which is no label here: name data instead"
     return None
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+from radserve_export.spec import load_spec
 from radserve_export.summary import embed, summarise
 from radserve_export.synthetic import Split, generate
 
@@ -36,6 +38,14 @@ def test_python_blocks_run(
     assert "localhost:8001" in block
     exec(compile(block.replace("localhost:8001", reference_server.grpc_url), "README.md", "exec"), {})  # noqa: S102 - the README's own text
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```yaml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
+def test_yaml_blocks_are_parts_of_a_spec(block: str, tmp_path: Path) -> None:
+    given = yaml.safe_load(block)
+    base = given if "task" in given else yaml.safe_load((ROOT / "export/specs/chest_xray.yaml").read_text()) | given
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(base))
+    assert load_spec(tmp_path / "spec.yaml")
 
 
 def test_ten_lines_are_enough() -> None:

@@ -99,10 +99,16 @@ def test_a_temperature_that_fits_one_half_alone_is_refused(tmp_path: Path) -> No
         calibrate(spec, outputs, y)
 
 
+def test_data_of_one_class_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    with pytest.raises(SpecError, match="one class alone"):
+        calibrate(spec, overconfident(spec, 3.0, n=400)[0], np.zeros(400, np.int64))
+
+
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     with pytest.raises(SpecError, match="40 samples"):
-        calibrate(spec, np.full((39, 3), 1 / 3, np.float32), np.zeros(39, np.int64))
+        calibrate(spec, np.full((39, 3), 1 / 3, np.float32), np.arange(39) % 3)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,8 @@ def test_too_few_samples_are_refused(tmp_path: Path) -> None:
         ({"calibrate": PLAN | {"data": "folder"}}, "name either a generator or data"),
         ({"calibrate": PLAN, "calibration": {"temperature": 2}}, "leave one of them out"),
         ({"calibrate": PLAN, "training": PLAN}, "choose another seed"),
+        ({"calibrate": {"data": "x", "seed": 3}}, "a seed to a generator"),
+        ({"calibrate": PLAN}, "it also gives normal, which is no label here"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

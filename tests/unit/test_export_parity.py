@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from support.exports import dense_network, image_spec, runner, write_spec
 
 from radserve.contracts import DECISIONS, PROBABILITIES, Datatype, TensorSpec
-from radserve.errors import ParityError
+from radserve.errors import ParityError, SpecError
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.parity import Batch, Stage, batch_sizes, check_parity, free_lengths, random_input
 from radserve_export.spec import Spec, load_spec
@@ -95,8 +95,24 @@ def test_a_single_output_may_have_its_own_tolerance(tmp_path: Path) -> None:
     own = load_spec(write_spec(tmp_path, image_spec(parity={"outputs": {NETWORK_OUTPUT: {"atol": 0.01, "rtol": 0}}})))
     report = check_parity([_stage(_answers(NETWORK_OUTPUT=[0.009]), _answers(NETWORK_OUTPUT=[0.0]))], spec=own)
     assert report["outputs"]["network/NETWORK_OUTPUT"]["atol"] == 0.01
-    with pytest.raises(ParityError):
-        check_parity([_stage(_answers(OTHER=[0.009]), _answers(OTHER=[0.0]), ("OTHER",))], spec=own)
+    off, zero = _answers(OTHER=[0.009], NETWORK_OUTPUT=[0.0]), _answers(OTHER=[0.0], NETWORK_OUTPUT=[0.0])
+    with pytest.raises(ParityError, match="OTHER differs"):
+        check_parity([_stage(off, zero, ("OTHER", NETWORK_OUTPUT))], spec=own)
+
+
+def test_what_an_output_does_not_say_is_as_for_the_others(tmp_path: Path) -> None:
+    given = {"atol": 1e-3, "rtol": 0, "outputs": {NETWORK_OUTPUT: {"atol": 1e-6}}}
+    own = load_spec(write_spec(tmp_path, image_spec(parity=given)))
+    with pytest.raises(ParityError, match="allowed there: 1e-06"):
+        check_parity([_stage(_answers(NETWORK_OUTPUT=[100.001]), _answers(NETWORK_OUTPUT=[100.0]))], spec=own)
+
+
+@pytest.mark.parametrize("name", ["PROBABILITES", DECISIONS])
+def test_a_tolerance_of_what_is_not_compared_by_one_is_refused(tmp_path: Path, name: str) -> None:
+    own = load_spec(write_spec(tmp_path, image_spec(parity={"outputs": {name: {"atol": 1e-6}}})))
+    row = _answers(PROBABILITIES=[0.1, 0.2, 0.3], DECISIONS=[0, 0, 0])
+    with pytest.raises(SpecError, match=f"parity.outputs: {name} is not compared by a tolerance: PROBABILITIES are"):
+        check_parity([_stage(row, row, (PROBABILITIES, DECISIONS))], spec=own)
 
 
 @pytest.mark.parametrize("who", ["Keras", "the graph"])

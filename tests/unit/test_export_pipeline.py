@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from support.exports import dense_network, image_spec, label, text_spec, token_network, write_spec, write_tokenizer
 
@@ -20,6 +21,8 @@ from radserve.contracts.manifest import read_manifest, verify_repository
 from radserve.errors import ExportError, ParityError, RepositoryError, SpecError
 from radserve_export import pipeline
 from radserve_export.check import check_repository
+from radserve_export.spec import load_spec
+from radserve_export.tasks.classification import check_activation
 from radserve_export.triton_config import parse_config
 
 if TYPE_CHECKING:
@@ -339,6 +342,43 @@ def test_a_models_own_text_layer_makes_the_tokenize_step(
     assert (tmp_path / "models/words_tokenize/1/tokenizer.json").is_file()
     with pytest.raises(SpecError, match="leave the spec's tokenizer out"):
         pipeline.export(write_spec(tmp_path, text_spec()), tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"network_output": "logits"}, "say network_output: probabilities"),
+        ({"network_output": "logits", "exclusive": False}, "say network_output: probabilities"),
+    ],
+)
+def test_an_activation_that_the_spec_does_not_know_of_is_refused(
+    tmp_path: Path,
+    use_network: Callable[[Network], None],
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    use_network(dense_network())
+    with pytest.raises(SpecError, match=told):
+        pipeline.export(write_spec(tmp_path, image_spec(**changes)), tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "exclusive", "told"),
+    [
+        ([[2.0, -1.0, 0.5]], True, "say network_output: logits"),
+        ([[0.2, 0.2, 0.2]], True, "do not sum to 1"),
+        ([[0.9, 0.8, 1.2]], False, "say network_output: logits"),
+        ([[0.2, 0.3, 0.5]], True, None),
+        ([[0.9, 0.8, 0.1]], False, None),
+    ],
+)
+def test_what_is_called_probabilities_must_be_some(
+    tmp_path: Path, values: list[list[float]], *, exclusive: bool, told: str | None
+) -> None:
+    spec = load_spec(write_spec(tmp_path, image_spec(exclusive=exclusive)))
+    with nullcontext() if told is None else pytest.raises(SpecError, match=told):
+        check_activation(np.array(values), spec)
 
 
 def test_two_exporters_do_not_write_at_once(tmp_path: Path, spec: Path) -> None:

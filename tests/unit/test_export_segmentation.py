@@ -17,7 +17,7 @@ from radserve_export.ensemble import build_steps
 from radserve_export.evaluate._segmentation import score
 from radserve_export.graphs import NETWORK_OUTPUT
 from radserve_export.graphs.checked import Chain
-from radserve_export.graphs.label_map import label_map_graph, label_map_reference
+from radserve_export.graphs.label_map import BROKEN, label_map_graph, label_map_reference
 from radserve_export.parity import check_parity
 from radserve_export.reference import Reference, check_fit, parity_stages
 from radserve_export.spec import load_spec
@@ -117,6 +117,17 @@ def test_another_label_passes_only_where_keras_holds_both_for_equal(tmp_path: Pa
     want = rules.finish({NETWORK_OUTPUT: values}, spec)
     got = {LABEL_MAP: np.array([[case.labels]], np.uint8)}
     assert rules.own_rules[LABEL_MAP](got, want, spec).tolist() == [case.is_wrong]
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_pixel_that_is_no_number_is_never_background(tmp_path: Path, *, exclusive: bool) -> None:
+    labels = [label(name) for name in ("a", "b")[: 2 if exclusive else 1]]
+    spec = load_spec(write_spec(tmp_path, segmentation_spec(exclusive=exclusive, labels=labels)))
+    values = np.zeros((1, ROWS, COLUMNS, 3 if exclusive else 1), np.float32)
+    values[0, 1, 1, 0] = np.nan
+    (found,) = Chain([label_map_graph(spec)])({NETWORK_OUTPUT: values})[LABEL_MAP]
+    assert found[1, 1] == BROKEN
+    assert (found == BROKEN).sum() == 1
 
 
 def test_a_nan_of_keras_never_passes(tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_folder_of_dicom_files_is_read_by_the_sdk(name: str, tmp_path: Path) -> 
     assert found.x.dtype == np.dtype(spec.input.wire_dtype.lower())  # type: ignore[union-attr]
 
 
+def test_a_single_label_is_shown_or_not(tmp_path: Path) -> None:
+    spec = load_spec(SPECS / "chest_xray.yaml")
+    spec = msgspec.structs.replace(spec, labels=spec.labels[1:2], exclusive=False)
+    (sample,) = generate("chest_xray", 1, seed=1, split=Split.TRAIN)
+    assert isinstance(sample.source, bytes)
+    (tmp_path / "x.dcm").write_bytes(sample.source)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"x.dcm,{called}\n" for called in ("opacity", "1", "0", "not opacity")))
+    found, _ = load_dataset(spec, tmp_path, table, quiet)
+    assert found.y.tolist() == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

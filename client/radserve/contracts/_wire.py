@@ -26,7 +26,7 @@ from radserve.contracts._tensors import (
 )
 
 _Edge = Annotated[float, msgspec.Meta(ge=-16384, le=16384)]
-_MAX_SEGMENTS = 255  # LABEL_MAP is uint8, and 0 is the background
+_MAX_SEGMENTS = 254  # LABEL_MAP is uint8, 0 is the background, and 255 a pixel without an answer
 Tensors = tuple[TensorSpec, ...]
 
 

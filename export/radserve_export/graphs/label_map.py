@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from radserve_export.spec import Spec
 
+BROKEN = 255
+
 
 def class_count(spec: Spec) -> int:
     """Values of a pixel that the network gives: one for the background and each label, or one for the only label."""
@@ -48,7 +50,17 @@ def label_map_graph(spec: Spec) -> onnx.ModelProto:
             helper.make_node("Squeeze", [NETWORK_OUTPUT, "classes"], ["value"], "value"),
             helper.make_node("GreaterOrEqual", ["value", "edge"], ["label"], "label"),
         ]
-    nodes.append(helper.make_node("Cast", ["label"], [LABEL_MAP], "label_map", to=TensorProto.UINT8))
+    # What is no number would be background: "nothing there". No label has this value, and no client takes it for one.
+    constants += [
+        numpy_helper.from_array(np.array(BROKEN, np.uint8), "broken"),
+        numpy_helper.from_array(np.array([-1]), "last"),
+    ]
+    nodes += [
+        helper.make_node("Cast", ["label"], ["labels"], "labels", to=TensorProto.UINT8),
+        helper.make_node("ReduceSum", [NETWORK_OUTPUT, "last"], ["total"], "total", keepdims=0),
+        helper.make_node("IsNaN", ["total"], ["is_broken"], "is_broken"),
+        helper.make_node("Where", ["is_broken", "broken", "labels"], [LABEL_MAP], "label_map"),
+    ]
     graph = helper.make_graph(
         nodes,
         "postprocess",

@@ -38,6 +38,13 @@ class Rules(Protocol):
             SpecError: It is something else.
         """
 
+    def check_outputs(self, outputs: Arrays, spec: Spec) -> None:
+        """Compare what the original gives on several inputs with what the spec says of it.
+
+        Raises:
+            SpecError: It is something else.
+        """
+
     def trailing_graphs(self, spec: Spec) -> dict[str, onnx.ModelProto]:
         """The graphs between the network and the public outputs, by the suffix of the step that each alone would be."""
 

@@ -34,6 +34,37 @@ def _wrong_decisions(got: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]
     return wrong
 
 
+_SURELY = 1e-3  # no rounding is that far from a sum of 1
+
+
+def check_activation(outputs: NDArray[np.generic], spec: Spec) -> None:
+    """Refuse a spec that says of the network's output what it is not: graph and original would be wrong alike.
+
+    Args:
+        outputs: What Keras gives on several inputs ``(n, labels)``.
+        spec: Says whether they are probabilities, and whether exactly one label applies.
+
+    Raises:
+        SpecError: They are not what the spec says.
+    """
+    values = np.asarray(outputs, np.float64)
+    if not np.isfinite(values).all():
+        return  # the parity gate says so
+    within = bool((values >= -_SURELY).all() and (values <= 1 + _SURELY).all())
+    sums_to_one = within and values.shape[-1] > 1 and bool((np.abs(values.sum(axis=-1) - 1) <= _SURELY).all())
+    problem = None
+    if spec.network_output == "probabilities":
+        if not within:
+            problem = "gives values outside 0 to 1, no probabilities: say network_output: logits"
+        elif spec.exclusive and not sums_to_one:
+            problem = "gives values that do not sum to 1: say exclusive: false, or network_output: logits"
+    elif sums_to_one or (within and np.ptp(values) > 0):
+        problem = "gives values within 0 to 1, as an activation does: say network_output: probabilities"
+    if problem is not None:
+        msg = f"{spec.name}: the network {problem}"
+        raise SpecError(msg)
+
+
 class Classification:
     """Labels with probabilities and decisions."""
 
@@ -50,6 +81,14 @@ class Classification:
         if output.dims != (len(spec.labels),):
             msg = f"{spec.name}: the model gives {list(output.dims)} values, but the spec has {len(spec.labels)} labels"
             raise SpecError(msg)
+
+    def check_outputs(self, outputs: Arrays, spec: Spec) -> None:
+        """Probabilities must be some, and logits none.
+
+        Raises:
+            SpecError: They are not what the spec says.
+        """
+        check_activation(outputs[NETWORK_OUTPUT], spec)
 
     def trailing_graphs(self, spec: Spec) -> dict[str, onnx.ModelProto]:
         """Calibration, activation and thresholds."""

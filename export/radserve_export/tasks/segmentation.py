@@ -12,6 +12,7 @@ from radserve_export.graphs import NETWORK_OUTPUT
 from radserve_export.graphs.checked import signature
 from radserve_export.graphs.label_map import class_count, label_map_graph, label_map_reference, with_background
 from radserve_export.network import Form
+from radserve_export.tasks.classification import check_activation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,15 @@ class Segmentation:
                 f" one for {of} of every pixel"
             )
             raise SpecError(msg)
+
+    def check_outputs(self, outputs: Arrays, spec: Spec) -> None:
+        """Probabilities of a single label must be some, and logits none; of several the largest counts all the same.
+
+        Raises:
+            SpecError: They are not what the spec says.
+        """
+        if not spec.exclusive:
+            check_activation(np.reshape(outputs[NETWORK_OUTPUT], (-1, 1)), spec)
 
     def trailing_graphs(self, spec: Spec) -> dict[str, onnx.ModelProto]:
         """From the network's output to the label map."""
