@@ -40,6 +40,9 @@ VECTORIZATIONS: list[dict[str, Any]] = [
 ]
 
 
+FIXED = {"output_sequence_length": 16}
+
+
 def vectorization(**options: Any) -> keras.layers.Layer:
     layer = layers.TextVectorization(**options, name="words")
     layer.adapt(TEXTS[:4])
@@ -106,6 +109,26 @@ def test_what_no_tokenizer_can_do_is_refused_by_the_layers_name(options: dict[st
         take_out_text_layer(keras.Model(taken, layer(taken)))
 
 
+def test_a_word_as_mask_is_refused() -> None:
+    taken = keras.Input((1,), dtype="string")
+    lookup = layers.StringLookup(vocabulary=["CT"], mask_token="none", name="words")
+    with pytest.raises(ConversionError, match="mask_token"):
+        take_out_text_layer(keras.Model(taken, lookup(taken)))
+
+
+@pytest.mark.parametrize(("options", "mask", "refused"), [({}, False, True), ({}, True, False), (FIXED, False, False)])
+def test_a_model_that_padding_changes_is_refused(options: dict[str, Any], *, mask: bool, refused: bool) -> None:
+    layer = vectorization(**options)
+    taken = keras.Input((1,), dtype="string")
+    x = layers.Embedding(200, 4, mask_zero=mask, embeddings_initializer="ones")(layer(taken))
+    model = keras.Model(taken, layers.LSTM(3)(x))
+    if refused:
+        with pytest.raises(ConversionError, match="output_sequence_length=16"):
+            take_out_text_layer(model, 16)
+    else:
+        assert take_out_text_layer(model, 16) is not None
+
+
 def test_text_that_two_layers_read_is_refused() -> None:
     taken = keras.Input((1,), dtype="string")
     one, other = (layers.StringLookup(vocabulary=["a"], name=name)(taken) for name in ("one", "other"))
@@ -121,5 +144,5 @@ def test_text_beside_another_input_is_refused() -> None:
 
 def test_a_tokenizer_that_splits_in_another_way_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_module, "_SPACE", r"[ \t]+")
-    with pytest.raises(ConversionError, match=r"splits .* in another way"):
+    with pytest.raises(ConversionError, match=r"splits a text .* in another way"):
         take_out_text_layer(classifier(vectorization()))

@@ -55,7 +55,7 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
             served: the layer is named, with its path in the model, and why.
     """
     model = as_functional(model, conversion.inputs)
-    text = take_out_text_layer(model)
+    text = take_out_text_layer(model, conversion.inputs[0].dims[0] if conversion.inputs else None)
     if text is not None:
         model = text.model
     if conversion.decoding is not None:

@@ -28,6 +28,7 @@ _SPACE = r"[ \t\n\v\f\r]+"  # what TensorFlow splits at: ASCII's whitespace, not
 _PUNCTUATION = r"""[!"#$%&()\*\+,\-\./:;<=>?@\[\\\]\^_`{|}~']"""
 _LAYERS = (keras.layers.TextVectorization, keras.layers.StringLookup)
 _PROBES, _PROBE_WORDS = 200, 40
+_ANSWERED, _CLOSE = 24, 1e-4
 _ALPHABET = "aZ éÉß漢字.,;-_'\"\t\n\r\v\f\u00a0\u3000\u200b0😀[]"
 
 
@@ -44,11 +45,13 @@ class TextModel:
     tokenizer: bytes
 
 
-def take_out_text_layer(model: keras.Model) -> TextModel | None:
+def take_out_text_layer(model: keras.Model, max_tokens: int | None = None) -> TextModel | None:
     """Split a model behind the text layer that its one input feeds.
 
     Args:
         model: A Sequential or functional model.
+        max_tokens: Length that served token ids are padded to; None leaves unchecked
+            whether the model answers padded ids as it answers text.
 
     Returns:
         None where the model takes no text.
@@ -65,7 +68,10 @@ def take_out_text_layer(model: keras.Model) -> TextModel | None:
     described, shift = _described(layer)
     content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
     _compare(layer, content, shift)
-    return TextModel(model=_rest(model, layer), tokenizer=content)
+    found = TextModel(model=_rest(model, layer), tokenizer=content)
+    if max_tokens is not None:
+        _compare_answers(model, found, layer, max_tokens)
+    return found
 
 
 def _text_layer(model: keras.Model) -> keras.layers.Layer:
@@ -96,6 +102,8 @@ def _described(layer: keras.layers.Layer) -> tuple[dict[str, Any], int]:
         raise _refuse(layer, "it must have one index for unknown words, and give indices")
     if config.get("encoding", "utf-8") != "utf-8":
         raise _refuse(layer, "its encoding is not UTF-8")
+    if config.get("mask_token") not in (None, ""):
+        raise _refuse(layer, "its mask_token is a word: leave it out")
     standardize, split = (None, None) if is_lookup else (config["standardize"], config["split"])
     if standardize not in (None, "lower", "strip_punctuation", "lower_and_strip_punctuation"):
         raise _refuse(layer, "its standardize is a function of its own")
@@ -151,7 +159,29 @@ def _compare(layer: keras.layers.Layer, content: bytes, shift: int) -> None:
     rows = np.split(places, np.asarray(ragged.row_splits)[1:-1])
     for text, encoding, expected in zip(texts, tokenizer.encode_batch(texts), rows, strict=True):
         if encoding.ids != expected.tolist():
-            raise _refuse(layer, f"the tokenizer made of it splits {text!r} in another way")
+            # Not the text: a vocabulary learnt from reports may hold names.
+            kind = "a text of its own words" if text.isascii() else "a text with other characters than ASCII's"
+            raise _refuse(layer, f"the tokenizer made of it splits {kind} of {len(text)} characters in another way")
+
+
+def _compare_answers(model: keras.Model, found: TextModel, layer: keras.layers.Layer, max_tokens: int) -> None:
+    """Keras pads to the longest text of a call, the server always to the same length: both must answer alike."""
+    tokenizer = Tokenizer.from_str(found.tokenizer.decode())
+    for text in _probes(layer.get_vocabulary(include_special_tokens=False))[:_ANSWERED]:
+        ids = tokenizer.encode(text).ids
+        if not 0 < len(ids) <= max_tokens:
+            continue
+        padded = np.zeros((1, max_tokens), np.int64)
+        padded[0, : len(ids)] = ids
+        pairs = zip(
+            keras.tree.flatten(model(tf.constant([[text]]))), keras.tree.flatten(found.model(padded)), strict=True
+        )
+        if not all(np.allclose(whole, rest, rtol=_CLOSE, atol=_CLOSE) for whole, rest in pairs):
+            raise _refuse(
+                layer,
+                f"the model answers a short text otherwise when it is padded to max_tokens ({max_tokens}):"
+                f" give the layer output_sequence_length={max_tokens}, or the Embedding mask_zero=True, and train it so",
+            )
 
 
 def _probes(words: Sequence[str]) -> list[str]:
