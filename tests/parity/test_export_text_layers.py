@@ -111,7 +111,7 @@ def test_what_no_tokenizer_can_do_is_refused_by_the_layers_name(options: dict[st
 
 def test_a_word_as_mask_is_refused() -> None:
     taken = keras.Input((1,), dtype="string")
-    lookup = layers.StringLookup(vocabulary=["CT"], mask_token="none", name="words")
+    lookup = layers.StringLookup(vocabulary=["CT"], mask_token="none", name="words")  # noqa: S106 - a word
     with pytest.raises(ConversionError, match="mask_token"):
         take_out_text_layer(keras.Model(taken, lookup(taken)))
 
