@@ -81,9 +81,9 @@ def _files(spec: Spec, folder: Path, tokenizer: TextTokenizer | None) -> list[ND
 def _read(spec: Spec, path: Path, number: int, tokenizer: TextTokenizer | None) -> NDArray[np.generic]:
     try:
         return _row(spec, path if tokenizer is None else path.read_text(encoding="utf-8"), tokenizer)
-    except (InputError, UnicodeDecodeError) as error:
+    except (InputError, UnicodeDecodeError, OSError) as error:
         # The name of a file may be a patient's.
-        why = error if isinstance(error, InputError) else "it is not UTF-8 text"
+        why = error if isinstance(error, InputError) else "it is not UTF-8 text, or cannot be read"
         msg = f"parity.data: file {number} of the folder, sorted by name: {why}"
         raise SpecError(msg) from error
 
@@ -93,7 +93,7 @@ def _arrays(spec: Spec, path: Path, inputs: Sequence[TensorSpec], size: int) -> 
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {tensor.name: archive[tensor.name] for tensor in inputs}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         msg = f"parity.data: {path} is no .npz with the arrays {names} ({type(error).__name__})"
         raise SpecError(msg) from error
     batched = spec.serving.max_batch_size > 0
@@ -103,6 +103,9 @@ def _arrays(spec: Spec, path: Path, inputs: Sequence[TensorSpec], size: int) -> 
         if not fits or arrays[tensor.name].dtype != tensor.dtype.numpy:
             msg = f"parity.data: {tensor.name} must be {tensor.dtype.numpy.name} {[*tensor.dims]} after the batch axis"
             raise SpecError(msg)
+    if batched and (len({len(array) for array in arrays.values()}) > 1 or not len(next(iter(arrays.values())))):
+        msg = f"parity.data: the arrays {names} must have as many rows as one another, one at least"
+        raise SpecError(msg)
     if not batched:
         yield Batch("call with the arrays of parity.data", arrays)
         return

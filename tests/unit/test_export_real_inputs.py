@@ -82,12 +82,19 @@ def test_arrays_are_taken_by_name(tmp_path: Path) -> None:
         ({"x": np.ones((1, 3, 2))}, "x must be float32"),
         ({"x": np.ones((1, 3, 4), np.float32)}, r"x must be float32 \[-1, 2\]"),
         ({"x": np.array([{}])}, "ValueError"),
+        ({"x": np.ones((0, 3, 2), np.float32)}, "one at least"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], told: str) -> None:
     np.savez(tmp_path / "real.npz", **arrays)
     with pytest.raises(SpecError, match=told):
         batches_of(tmp_path, tensors_spec(), FLOATS_OF)
+
+
+def test_a_bare_array_is_no_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", np.ones((1, 3, 2), np.float32))
+    with pytest.raises(SpecError, match=r"no \.npz with the arrays x"):
+        batches_of(tmp_path, tensors_spec(parity={"data": "real.npy"}), FLOATS_OF)
 
 
 def test_a_file_that_cannot_be_read_is_told_by_its_number(tmp_path: Path) -> None:

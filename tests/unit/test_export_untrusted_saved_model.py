@@ -13,6 +13,7 @@ from radserve.errors import ConversionError, UntrustedModelError
 from radserve_export.from_keras._tensorflow import tf
 from radserve_export.from_keras.load import load_model
 from radserve_export.from_keras.saved_model_check import check_saved_model
+from radserve_export.model_file import copy_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +138,16 @@ def folder(tmp_path: Path, exported: Path) -> Path:
         if path.is_file():
             target.write_bytes(path.read_bytes())
     return copy
+
+
+def test_a_folder_may_be_named_relative_to_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models/m/variables").mkdir(parents=True)
+    for member in ("saved_model.pb", "variables/variables.index"):
+        (tmp_path / "models/m" / member).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copies").mkdir()
+    copy, _ = copy_model(Path("models/m"), tmp_path / "copies", trust=False)
+    assert (copy / "variables/variables.index").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("member", ["saved_model.pbtxt", "assets/vocabulary.txt", "variables/x.so", "extra/a.py"])
