@@ -113,9 +113,7 @@ def tokenizer_of(spec: Spec, network: Network, given: TextTokenizer | None) -> T
             raise SpecError(msg)
         return given
     if given is not None or not isinstance(spec.input, TextInput):
-        why = (
-            "leave the spec's tokenizer out" if given else "take task: text_classification and input: {kind: text, ...}"
-        )
+        why = "leave the spec's tokenizer out" if given else "take task: text_classification, input: {kind: text}"
         msg = f"{spec.name}: the model reads text with a layer of its own: {why}"
         raise SpecError(msg)
     return parse_tokenizer(network.tokenizer, f"the text layer of {spec.model}")
