@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tritonclient.grpc as triton
+from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
 from radserve.contracts import CONTRACT_PARAMETER
@@ -23,11 +24,14 @@ from radserve.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
-from radserve_export.versions import read_version
+from radserve_export.versions import fits, read_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from radserve_export.triton_config import ModelConfig
+    from radserve_export.versions import Version
 
 _ERRORS: dict[str, type[ServerError]] = {
     "DEADLINE_EXCEEDED": DeadlineExceededError,
@@ -70,17 +74,20 @@ class Access:
     timeout_s: float = 120.0
 
 
-def publish_to(url: str, repository: Path, name: str, access: Access) -> int:
+def publish_to(url: str, repository: Path, name: str, access: Access, tell: Callable[[str], object]) -> int:
     """Let a server load the newest version of a public model, and wait until it is ready.
 
     The steps are loaded first: they serve the version before, too, until the
     public model goes over. What only that version needs is unloaded then.
+    A server that is further behind gets the steps with the version that it
+    serves, in place of the one before, until it has gone over.
 
     Args:
         url: ``host:port`` of the server's gRPC service.
         repository: The model repository, as this machine sees it.
         name: The public model.
         access: How to reach the server.
+        tell: Takes a line about a version that cannot be served to its end.
 
     Returns:
         The version.
@@ -99,13 +106,64 @@ def publish_to(url: str, repository: Path, name: str, access: Access) -> int:
     public = [model for model, config in version.configs.items() if config.HasField("ensemble_scheduling")]
     steps = [model for model in version.manifest.models if model not in public]
     with _server(url, access) as server:
-        for model in (*steps, *reversed(public)):
+        behind, lost = _bridged(repository, version, server.pins(public))
+        for model, pinned in lost.items():
+            tell(
+                f"{url} serves version {pinned} of {name}, whose step {model} is pruned from {repository} or cannot be"
+                f" served beside version {number}: requests can fail until version {number} is ready"
+            )
+        for model in steps:
+            server.load(model, behind.get(model))
+        for model in reversed(public):
             server.load(model)
         for model in public:
             wanted = version.configs[model].parameters[CONTRACT_PARAMETER].string_value
             server.check(model, number, wanted)
+        if behind:
+            server.wait_until_alone(public, number)
+            for model in behind:  # by name alone it would stay as it is: nothing changed on the disk
+                server.load(model, version.configs[model])
         server.unload(_superseded(folders, version.manifest.models), public, number)
     return number
+
+
+def _bridged(
+    repository: Path, version: Version, pins: Mapping[str, int]
+) -> tuple[dict[str, ModelConfig], dict[str, int]]:
+    """What keeps a server going that is more than one version behind.
+
+    Args:
+        repository: The model repository.
+        version: The version to load.
+        pins: The steps' versions that the server needs now.
+
+    Returns:
+        Configurations that serve what is needed now and the new version; and the
+        pins of the steps for which there is none.
+    """
+    behind: dict[str, ModelConfig] = {}
+    lost: dict[str, int] = {}
+    for model, pinned in pins.items():
+        config = version.configs.get(model)
+        if config is None or pinned in config.version_policy.specific.versions:
+            continue
+        if not _can_be_kept(repository, version.manifest.name, model, pinned, config):
+            lost[model] = pinned
+            continue
+        behind[model] = type(config)()
+        behind[model].CopyFrom(config)
+        del behind[model].version_policy.specific.versions[:]
+        behind[model].version_policy.specific.versions.extend(sorted({pinned, version.manifest.version}))
+    return behind, lost
+
+
+def _can_be_kept(repository: Path, name: str, model: str, pinned: int, config: ModelConfig) -> bool:
+    """Whether a step's older version is still there, and made for the configuration."""
+    try:
+        older = read_version(repository, name, pinned).configs.get(model)
+    except RepositoryError:
+        return False
+    return older is not None and (repository / model / str(pinned)).is_dir() and fits(config, older)
 
 
 def _superseded(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
@@ -154,8 +212,16 @@ class _Server:
         }
         self._timeout_s = access.timeout_s
 
-    def load(self, model: str) -> None:
-        self._client.load_model(model, **self._options)
+    def load(self, model: str, config: ModelConfig | None = None) -> None:
+        """Load a model, as its folder has it or with another configuration."""
+        text = None if config is None else json_format.MessageToJson(config, preserving_proto_field_name=True)
+        self._client.load_model(model, config=text, **self._options)
+
+    def pins(self, public: Sequence[str]) -> dict[str, int]:
+        """The steps' versions that public models need which are served now."""
+        ready = {entry.name for entry in self._index() if entry.state == "READY" and entry.name in public}
+        configs = [self._client.get_model_config(model, **self._options).config for model in sorted(ready)]
+        return {step.model_name: step.model_version for one in configs for step in one.ensemble_scheduling.step}
 
     def check(self, model: str, version: int, contract: str) -> None:
         """The server must be ready with the contract that lies in the repository."""
@@ -168,20 +234,23 @@ class _Server:
             )
             raise ModelNotFoundError(msg, model=model, version=version)
 
-    def unload(self, models: Sequence[str], public: Sequence[str], version: int) -> None:
-        """Unload steps that no version served needs, once the older public model is gone."""
+    def wait_until_alone(self, public: Sequence[str], version: int) -> None:
+        """Wait until no request needs an older version of the public models."""
         deadline = time.monotonic() + self._timeout_s
-        while loaded := {entry.name for entry in self._index() if entry.state == "READY" and entry.name in models}:
-            leaving = [e for e in self._index() if e.name in public and e.version != str(version) and _is_busy(e)]
-            if not leaving:
-                for model in models:
-                    if model in loaded:
-                        self._client.unload_model(model, **self._options)
-                return
+        while any(e.name in public and e.version != str(version) and _is_busy(e) for e in self._index()):
             if time.monotonic() > deadline:
                 msg = f"{self._url} still serves an older version of {public[0]}: requests to it have not ended"
                 raise DeadlineExceededError(msg, model=public[0])
             time.sleep(_POLL_S)
+
+    def unload(self, models: Sequence[str], public: Sequence[str], version: int) -> None:
+        """Unload steps that no version served needs, once the older public model is gone."""
+        loaded = {entry.name for entry in self._index() if entry.state == "READY" and entry.name in models}
+        if loaded:
+            self.wait_until_alone(public, version)
+        for model in models:
+            if model in loaded:
+                self._client.unload_model(model, **self._options)
 
     def _index(self) -> list[Any]:
         return list(self._client.get_model_repository_index(**self._options).models)

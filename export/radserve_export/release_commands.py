@@ -155,8 +155,11 @@ def _publish_to_one(url: str, repository: Path, models: Sequence[str], access: A
     from radserve.errors import ServerError  # noqa: PLC0415 - with the rest
     from radserve_export.live import publish_to  # noqa: PLC0415 - slow
 
+    def tell(line: str) -> None:
+        messages.print(f"radserve: {line}", style="yellow", markup=False)
+
     try:
-        served = [f"{model} version {publish_to(url, repository, model, access)}" for model in models]
+        served = [f"{model} version {publish_to(url, repository, model, access, tell)}" for model in models]
     except ServerError as error:
         messages.print(f"radserve: {error}", style="red", markup=False)
         return False

@@ -121,7 +121,7 @@ def follow(configs: Mapping[str, ModelConfig], version: int, before: Version | N
     for name, config in configs.items():
         if before is None or config.HasField("ensemble_scheduling") or name not in older:
             continue
-        if _fits(config, before.configs[older[name]]):
+        if fits(config, before.configs[older[name]]):
             names[name] = older[name]
             served = {before.manifest.version, version}
             del config.version_policy.specific.versions[:]
@@ -135,8 +135,13 @@ def follow(configs: Mapping[str, ModelConfig], version: int, before: Version | N
     return names
 
 
-def _fits(config: ModelConfig, older: ModelConfig) -> bool:
-    """Whether a step's configuration also serves its older version."""
+def fits(config: ModelConfig, older: ModelConfig) -> bool:
+    """Whether a step's configuration also serves its older version.
+
+    Args:
+        config: The step's configuration.
+        older: The one that its older version was published with.
+    """
     return (
         (config.backend, config.max_batch_size) == (older.backend, older.max_batch_size)
         and list(config.input) == list(older.input)
