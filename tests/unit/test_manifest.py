@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from radserve.contracts.manifest import Manifest, hash_file, read_manifest, verify_repository, write_manifest
@@ -74,12 +75,39 @@ def test_malformed_manifest_is_named(repository: Path) -> None:
     assert any("m/1/manifest.json is malformed" in problem for problem in verify_repository(repository))
 
 
-def test_version_that_is_no_longer_served_is_not_compared(repository: Path) -> None:
-    publish(
-        repository, 2, ("m/config.pbtxt", "m_pipeline/config.pbtxt", "m_pipeline/2/model.onnx"), ("m", "m_pipeline")
-    )
-    (repository / FILES[2]).write_text("superseded")
+SECOND = ("m/config.pbtxt", "m_pipeline/config.pbtxt", "m_pipeline/2/model.onnx")
+
+
+@pytest.mark.parametrize("change", ["edit", "remove", "add"])
+def test_an_older_version_that_steps_go_on_serving_is_compared(repository: Path, change: str) -> None:
+    publish(repository, 2, SECOND, ("m", "m_pipeline"))
+    publish(repository, 3, (*SECOND[:2], "m_pipeline/3/model.onnx"), ("m", "m_pipeline"))
     assert verify_repository(repository) == []
+    path = repository / SECOND[2]
+    if change == "remove":
+        path.unlink()
+    else:
+        path = path if change == "edit" else path.with_name("model.py")
+        path.write_text("planted")
+    (problem,) = verify_repository(repository)
+    assert problem.startswith(f"{path.relative_to(repository)}: ")
+
+
+def test_a_version_whose_manifest_is_gone_is_not_compared(repository: Path) -> None:
+    publish(repository, 2, SECOND, ("m", "m_pipeline"))
+    (repository / "m/1/manifest.json").unlink()
+    (repository / FILES[2]).write_text("left over")
+    assert verify_repository(repository) == []
+
+
+def test_an_older_manifest_does_not_vouch_for_another_versions_files(repository: Path) -> None:
+    publish(repository, 2, SECOND, ("m", "m_pipeline"))
+    (repository / "m_pipeline/2/model.py").write_text("planted")
+    path = repository / "m/1/manifest.json"
+    manifest = read_manifest(path)
+    planted = {"m_pipeline/2/model.py": hash_file(repository / "m_pipeline/2/model.py")}
+    write_manifest(msgspec.structs.replace(manifest, files=manifest.files | planted), path)
+    assert verify_repository(repository) == ["m_pipeline/2/model.py: not in the manifest"]
 
 
 def test_step_that_a_newer_version_does_without_keeps_its_older_manifest(repository: Path) -> None:

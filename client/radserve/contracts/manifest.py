@@ -125,10 +125,12 @@ def pending_manifest(repository: Path) -> Manifest | None:
 
 
 def verify_repository(repository: Path) -> list[str]:
-    """Compare every served file with the manifests.
+    """Compare every file of every version with the manifests.
 
-    Each model folder is compared with the newest manifest that names it: that
-    may be an older one for a step which newer versions do without.
+    A model's configuration, and whatever lies beside it, is compared with the
+    newest manifest that names the model: that may be an older one for a step
+    which newer versions do without. Version folders are compared with their
+    own versions' manifests, as steps serve older versions, too.
 
     Args:
         repository: The model repository's folder.
@@ -139,6 +141,7 @@ def verify_repository(repository: Path) -> list[str]:
     """
     problems: list[str] = []
     covered: set[str] = set()
+    wanted: dict[str, str] = {}
     coming: Manifest | None = None
     try:
         coming = pending_manifest(repository)
@@ -156,38 +159,46 @@ def verify_repository(repository: Path) -> list[str]:
         if manifest.name in covered:  # steps that newer versions do without go when they are no longer kept
             models = {name for name in models if (repository / name).is_dir()}
         covered |= models
-        problems += _verify_models(repository, models, manifest.files, coming.files if coming else {})
+        wanted = _files(manifest, models, covered) | wanted
     if coming is not None:
-        models = {name for name in coming.models if name not in covered and (repository / name).is_dir()}
-        covered |= models
-        problems += _verify_models(repository, models, {}, coming.files)
+        covered |= {name for name in coming.models if (repository / name).is_dir()}
+    problems += _verify_models(repository, covered, wanted, coming.files if coming else {})
     folders = {entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     problems += [f"{name}: no manifest covers this model" for name in sorted(folders - covered)]
     return problems
+
+
+def _files(manifest: Manifest, models: set[str], covered: set[str]) -> dict[str, str]:
+    """A manifest's files: all of some models, and of the others what lies in its own version's folders."""
+    found = {}
+    for name, digest in manifest.files.items():
+        model, version = (*PurePosixPath(name).parts, "")[:2]
+        if model in models or (model in covered and version == str(manifest.version)):
+            found[name] = digest
+    return found
 
 
 def _verify_models(repository: Path, models: set[str], wanted: dict[str, str], coming: dict[str, str]) -> list[str]:
     """Compare folders with the files that must be there, and those that may be."""
     problems = []
     root = repository.resolve()
-    files = {name: digest for name, digest in wanted.items() if PurePosixPath(name).parts[0] in models}
     allowed = {name for name in coming if PurePosixPath(name).parts[0] in models}
-    for name in sorted(files.keys() | allowed):
+    for name in sorted(wanted.keys() | allowed):
         path = repository.joinpath(*PurePosixPath(name).parts)
         if not path.resolve().is_relative_to(root):
             problems.append(f"{name}: leaves the repository")
         elif not path.is_file():
-            if name in files:
+            if name in wanted:
                 problems.append(f"{name}: missing")
-        elif hash_file(path) not in (files.get(name), coming.get(name)):
+        elif hash_file(path) not in (wanted.get(name), coming.get(name)):
             problems.append(f"{name}: differs from what was published")
-    served_versions = {PurePosixPath(name).parts[:2] for name in files.keys() | allowed}
+    versions = {PurePosixPath(name).parts[:2] for name in wanted.keys() | allowed}
     for model in sorted(models):
         for path in sorted((repository / model).rglob("*")):
             relative = path.relative_to(repository)
-            # Version folders that the policy no longer serves keep their own manifest.
-            superseded = relative.parts[1].isdecimal() and relative.parts[:2] not in served_versions
+            # What is left of a version whose manifest is gone is served by nothing.
+            superseded = relative.parts[1].isdecimal() and relative.parts[:2] not in versions
             ignored = superseded or path.is_dir() or path.name == MANIFEST or "__pycache__" in relative.parts
-            if not ignored and relative.as_posix() not in files.keys() | allowed:
+            if not ignored and relative.as_posix() not in wanted.keys() | allowed:
                 problems.append(f"{relative.as_posix()}: not in the manifest")
     return problems
