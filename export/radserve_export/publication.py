@@ -127,6 +127,9 @@ def recover(repository: Path, bin_folder: Path) -> None:
 def prune(repository: Path, name: str, keep: int, bin_folder: Path) -> None:
     """Remove the oldest versions of a public model, and steps that none of the others has.
 
+    A version whose manifest is malformed stays; is it one of those to keep, all
+    stay, as any step might be its own.
+
     Args:
         repository: The model repository.
         name: The public model.
@@ -140,14 +143,27 @@ def prune(repository: Path, name: str, keep: int, bin_folder: Path) -> None:
     folders = version_folders(repository / name)
     gone, kept = folders[:-keep], folders[-keep:]
     with explained(f"{repository}: version {folders[-1].name} of {name} is published, but old ones cannot be removed"):
-        used = {model for folder in kept for model in read_manifest(folder / MANIFEST).models}
-        current = set(read_manifest(kept[-1] / MANIFEST).models)
+        models = {folder: _models(folder) for folder in folders}
+        if not all(models[folder] for folder in kept):
+            return
+        used = {model for folder in kept for model in models[folder]}
         for folder in gone:
-            for model in (*read_manifest(folder / MANIFEST).models[1:], name):
+            own = models[folder]
+            for model in own:
                 if model not in used:
                     _bin(repository / model, bin_folder / f"{model}-{folder.name}")
-                elif model in current:  # an unused step's configuration may still name this version
+            # The manifest goes before the files that it names: whoever verifies meanwhile misses none.
+            for model in own:
+                if model in models[kept[-1]]:  # an unused step's configuration may still name this version
                     _bin(repository / model / folder.name, bin_folder / f"{model}-{folder.name}")
+
+
+def _models(folder: Path) -> tuple[str, ...]:
+    """The models of a version, the public one first; none if its manifest is malformed."""
+    try:
+        return read_manifest(folder / MANIFEST).models
+    except ValueError:
+        return ()
 
 
 def _check_places(repository: Path, manifest: Manifest) -> None:
@@ -156,7 +172,7 @@ def _check_places(repository: Path, manifest: Manifest) -> None:
     folders = version_folders(repository / manifest.name)
     for folder in folders:
         if (folder / MANIFEST).is_file():
-            own |= set(read_manifest(folder / MANIFEST).models)
+            own |= set(_models(folder))
     for name in manifest.models:
         if (repository / name).exists() and name not in own:
             msg = f"{repository / name} is no part of {manifest.name}: delete it, or choose another name"

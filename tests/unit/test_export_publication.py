@@ -17,7 +17,7 @@ from support.exports import dense_network, image_spec, label, write_spec
 from radserve.contracts import CONTRACT_PARAMETER, Contract, parse_contract
 from radserve.contracts.manifest import read_manifest, verify_repository
 from radserve.errors import RepositoryError
-from radserve_export import pipeline
+from radserve_export import pipeline, publication
 from radserve_export.check import check_repository
 from radserve_export.repository import locked
 from radserve_export.rollback import rollback
@@ -289,6 +289,38 @@ def test_only_the_newest_versions_are_kept(tmp_path: Path, publish: Publish) -> 
     kept = {f"{path.parent.name}/{path.name}" for path in models.glob("*/*") if path.is_dir()}
     assert kept == {f"{name}/{version}" for name in ("tiny", "tiny_pipeline_2") for version in (3, 4, 5)}
     assert rollback(models, "tiny").restored == 4
+
+
+def test_an_old_version_with_a_malformed_manifest_stays_and_does_not_stop_an_export(
+    tmp_path: Path, publish: Publish
+) -> None:
+    models = tmp_path / "models"
+    for version in (1, 2, 3):
+        publish(version)
+    (models / "tiny/1/manifest.json").write_text("{}")
+    assert publish(1, serving={"versions_kept": 2}) == 4
+    kept = {f"{path.parent.name}/{path.name}" for path in models.glob("*/*") if path.is_dir()}
+    assert kept == {f"{name}/{version}" for name in ("tiny", "tiny_pipeline") for version in (1, 3, 4)}
+    assert all("tiny/1/manifest.json is malformed" in line for line in verify_repository(models))
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_repository_verifies_at_every_moment_of_the_removal_of_old_versions(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch, *, fuse: bool
+) -> None:
+    models = tmp_path / "models"
+    publish(1, serving={"fuse": False})
+    publish(2, serving={"fuse": fuse})
+    removed: list[list[str]] = []
+
+    def put_away(path: Path, place: Path, original: Any = publication._bin) -> None:
+        original(path, place)
+        removed.append(verify_repository(models))
+
+    monkeypatch.setattr(publication, "_bin", put_away)
+    publish(3, serving={"fuse": fuse, "versions_kept": 2})
+    assert len(removed) >= len(STEPS)
+    assert not any(removed)
 
 
 def test_a_folder_that_belongs_to_nothing_is_not_overwritten(tmp_path: Path, publish: Publish) -> None:
