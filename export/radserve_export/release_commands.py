@@ -7,6 +7,7 @@ module to show its help.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,10 +96,30 @@ def rollback(
         access = _access(tls_ca, tls_cert, tls_key, protocol_key, insecure=insecure, timeout=timeout)
         done = run(repository, model, to=to)
         typer.echo(f"{model}: version {done.version} has the content of version {done.restored}, not {done.replaced}'s")
+        _report_evidence(repository, model, url or [], messages)
         if url:
             _publish_to_all(url, repository, [model], access, messages)
         else:
             typer.echo(f"running servers go on with version {done.replaced} until: radserve publish {model} --url ...")
+
+
+def _report_evidence(repository: Path, model: str, urls: Sequence[str], messages: Console) -> None:
+    """Evidence maps stay with the network that they were made of: whoever goes back must know."""
+    from radserve_export.rollback import left_behind  # noqa: PLC0415 - slow
+
+    found = left_behind(repository, model)
+    if found is None:
+        return
+    todo = f"export {model} again with evidence: none of its versions explains this one"
+    if found.fitting is not None:
+        options = [option for url in urls for option in ("--url", url)]
+        command = ["rollback", found.name, "--to", str(found.fitting), "--repository", str(repository), *options]
+        todo = f"roll it back, too: radserve {shlex.join(command)}"
+    messages.print(
+        f"radserve: {found.name}: its evidence maps now explain another network than {model} has: {todo}",
+        style="yellow",
+        markup=False,
+    )
 
 
 def _access(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from radserve.contracts.manifest import hash_file, version_folders
+from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders
 from radserve.errors import RepositoryError
 from radserve_export import repository as repo
 from radserve_export.layout import config_files
@@ -105,6 +106,53 @@ def _publish_again(repository: Path, older: Version, current: Version, version: 
         )
         repo.write_staged_manifest(staged, manifest)
         publish(staged, repository, manifest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftBehind:
+    """A model with evidence maps that explains another network than its plain model now has.
+
+    Attributes:
+        name: The model with the maps.
+        fitting: Its newest version that explains the plain model's network; None if it has none.
+    """
+
+    name: str
+    fitting: int | None
+
+
+def left_behind(repository: Path, name: str) -> LeftBehind | None:
+    """What a rollback of a plain model alone leaves.
+
+    Args:
+        repository: The model repository.
+        name: The plain model.
+
+    Returns:
+        None where there are no evidence maps, or they explain the plain model's network.
+
+    Raises:
+        RepositoryError: The plain model's newest version cannot be read.
+    """
+    maps = f"{name}_evidence"
+    newest = repo.newest_version(repository, maps)
+    if not newest:
+        return None
+    wanted = read_version(repository, name, repo.newest_version(repository, name)).manifest.source_sha256
+    explained = _sources(repository / maps)
+    if explained.get(newest) == wanted:
+        return None
+    fitting = (version for version, source in explained.items() if source == wanted)
+    return LeftBehind(name=maps, fitting=max(fitting, default=None))
+
+
+def _sources(model: Path) -> dict[int, str]:
+    """The trained files' hashes by version, of the versions that can be read."""
+    found = {}
+    for folder in version_folders(model):
+        with suppress(OSError, ValueError):
+            found[int(folder.name)] = read_manifest(folder / MANIFEST).source_sha256
+    return found
 
 
 def published_models(repository: Path) -> list[str]:

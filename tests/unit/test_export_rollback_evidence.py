@@ -1,0 +1,75 @@
+"""After a rollback, evidence maps of another network are named, with the order that rolls them back."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from support.exports import dense_network, image_spec, write_spec
+from typer.testing import CliRunner
+
+from radserve_export import pipeline, release_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Publish = Callable[..., int]
+
+app = typer.Typer()
+for command in (release_commands.publish, release_commands.rollback):
+    app.command()(command)
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Export a model of the trained file of that number to ``tmp_path/models``."""
+
+    def export(name: str, trained: int) -> int:
+        network = replace(dense_network(seed=trained), source_sha256=f"{trained:064x}")
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+        return pipeline.export(write_spec(tmp_path, image_spec(name=name)), tmp_path / "models").version
+
+    return export
+
+
+def _rollback(*arguments: object) -> str:
+    """What it says on stderr."""
+    result = CliRunner().invoke(app, ["rollback", *map(str, arguments)])
+    assert result.exit_code == 0
+    return result.stderr
+
+
+def test_maps_of_another_network_are_named_with_the_order_that_rolls_them_back(
+    tmp_path: Path, publish: Publish
+) -> None:
+    for trained in (1, 2):
+        publish("tiny", trained)
+        publish("tiny_evidence", trained)
+    where = ("--repository", tmp_path / "models")
+    line = _rollback("tiny", *where)
+    assert line.startswith("radserve: tiny_evidence: its evidence maps now explain another network than tiny has")
+    assert line.count("\n") == 1
+    order = shlex.split(line.partition("roll it back, too: radserve rollback ")[2])
+    assert order == ["tiny_evidence", "--to", "1", *map(str, where)]
+    # The order does what it is for: afterwards neither model is said to be behind.
+    assert _rollback(*order) == ""
+    assert _rollback("tiny", "--to", 1, *where) == ""
+
+
+def test_maps_without_a_version_that_fits_are_to_be_exported_again(tmp_path: Path, publish: Publish) -> None:
+    publish("tiny", 1)
+    publish("tiny", 2)
+    publish("tiny_evidence", 2)
+    line = _rollback("tiny", "--repository", tmp_path / "models")
+    assert "export tiny again with evidence" in line
+
+
+def test_a_model_without_maps_is_rolled_back_without_a_word(tmp_path: Path, publish: Publish) -> None:
+    publish("tiny", 1)
+    publish("tiny", 2)
+    assert _rollback("tiny", "--repository", tmp_path / "models") == ""
