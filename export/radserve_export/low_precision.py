@@ -134,7 +134,7 @@ def check_agreement(stages: Sequence[Stage], spec: Spec, report: dict[str, Any])
         return report
     stage = stages[-1]
     batches = stage.real or tuple(stage._replace(real=()).batches(batch_sizes(spec.serving.max_batch_size)))
-    same = [_same(stage.exported(feeds), stage.reference(feeds), spec) for _, feeds in batches]
+    same = [_same(stage.outputs, stage.exported(feeds), stage.reference(feeds), spec) for _, feeds in batches]
     agreement = float(np.concatenate(same).mean())
     measured = {
         "precision": spec.serving.precision,
@@ -153,15 +153,22 @@ def check_agreement(stages: Sequence[Stage], spec: Spec, report: dict[str, Any])
     return report
 
 
-def _same(got: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]:
-    """Which rows have the same decisions, and the same largest value where only one label can apply."""
-    rows = len(next(iter(want.values())))
+def _same(outputs: Sequence[str], got: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]:
+    """Which rows have the same decisions, and the same largest value where only one label can apply.
+
+    A single number has no label: there, the rows that are as near as the gate of full precision asks for.
+    """
+    rows = len(want[outputs[0]])
     same: NDArray[np.bool_] = np.ones(rows, bool)
-    for name, values in want.items():
-        if name not in got or len(values) != rows:
-            continue
-        if values.dtype.kind in "iu":
+    for name in outputs:
+        values = want[name]
+        if values.dtype.kind in "iub":
             same &= (got[name] == values).reshape(rows, -1).all(axis=1)
-        elif values.ndim > 1 and values.shape[-1] > 1 and (name != PROBABILITIES or spec.exclusive):
-            same &= (got[name].argmax(-1) == values.argmax(-1)).reshape(rows, -1).all(axis=1)
+        elif values.ndim > 1 and values.shape[-1] > 1:
+            if name != PROBABILITIES or spec.exclusive:
+                same &= (got[name].argmax(-1) == values.argmax(-1)).reshape(rows, -1).all(axis=1)
+        elif name != PROBABILITIES:  # a single label's decision is compared above
+            wanted = values.astype(np.float64)
+            near = np.abs(got[name] - wanted) <= spec.parity.allowed(name, wanted)
+            same &= near.reshape(rows, -1).all(axis=1)
     return same

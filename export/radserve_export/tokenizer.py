@@ -67,7 +67,9 @@ class TextTokenizer:
             ids: Ids ``(texts, tokens)``, right-padded with 0.
         """
         tokenizer = Tokenizer.from_str(self.content.decode())
-        found: list[str] = tokenizer.decode_batch([row[row != PADDING_ID].tolist() for row in ids])
+        found: list[str] = tokenizer.decode_batch(
+            [row[row != PADDING_ID].tolist() for row in ids], skip_special_tokens=False
+        )
         return found
 
 

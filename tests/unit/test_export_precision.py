@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
@@ -16,6 +17,8 @@ from radserve.contracts.manifest import read_manifest
 from radserve.errors import ConversionError, ParityError, SpecError
 from radserve_export import pipeline
 from radserve_export.check import check_repository
+from radserve_export.low_precision import _same
+from radserve_export.spec import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,3 +140,16 @@ def test_a_network_with_nothing_to_quantise_is_told(export: Export) -> None:
     serving = {"quantization": "dynamic", "instances": CPU, "low_precision": LOOSE}
     with pytest.raises(ConversionError, match=r"has nothing to quantise: leave serving\.quantization out"):
         export(token_network(), text_spec(), **serving)
+
+
+@pytest.mark.parametrize(("off", "agreement"), [(0.0, 1.0), (5.0, 0.0)])
+def test_a_single_number_agrees_only_where_it_is_near(tmp_path: Path, off: float, agreement: float) -> None:
+    spec = load_spec(write_spec(tmp_path, {"name": "one", "task": "tensors", "model": "one.keras"}))
+    wanted = {"y": np.ones((4, 1), np.float32)}
+    assert _same(["y"], {"y": wanted["y"] + off}, wanted, spec).mean() == agreement
+
+
+def test_an_output_that_is_missing_is_no_agreement(tmp_path: Path) -> None:
+    spec = load_spec(write_spec(tmp_path, {"name": "one", "task": "tensors", "model": "one.keras"}))
+    with pytest.raises(KeyError):
+        _same(["y"], {}, {"y": np.ones((4, 1), np.float32)}, spec)

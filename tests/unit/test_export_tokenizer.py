@@ -94,3 +94,16 @@ def test_a_request_that_fails_fails_alone_and_repeats_no_text(step: Callable[[li
     assert after.tensors["TOKEN_COUNT"].tolist() == [[1]]
     assert (bad.error.message, bad.error.code) == ("TEXT is not valid UTF-8", _TritonError.INVALID_ARG)
     assert (strange.error.message, strange.error.code) == ("tokenising failed (TypeError)", _TritonError.INTERNAL)
+
+
+def test_an_unknown_word_stays_visible_in_a_generated_text(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    write_tokenizer(path)
+    described = json.loads(path.read_text())
+    described["added_tokens"] = [
+        {"id": number, "content": WORDS[number], "special": True, "single_word": False, "lstrip": False}
+        | {"rstrip": False, "normalized": False}
+        for number in (0, 1)
+    ]
+    path.write_text(json.dumps(described))
+    assert read_tokenizer(path).texts(np.array([[2, 1, 3, 0]], np.int32)) == ["no [UNK] pneumothorax"]

@@ -28,7 +28,7 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:  # noqa: ANN401 - Triton's types exist only inside its stub
         try:
             ids = pb_utils.get_input_tensor_by_name(request, "GENERATED_IDS").as_numpy()
-            texts = self._tokenizer.decode_batch([row[row != 0].tolist() for row in ids])
+            texts = self._tokenizer.decode_batch([row[row != 0].tolist() for row in ids], skip_special_tokens=False)
             encoded = np.array([[text.encode()] for text in texts], np.object_)
         except Exception as error:  # noqa: BLE001 - whatever one request provokes must not reach its neighbours
             message = f"detokenising failed ({type(error).__name__})"
