@@ -174,27 +174,38 @@ def test_callers_who_neither_retry_nor_name_a_version_lose_no_request_either(
     models = tmp_path / "models"
     export(1)
     server = start_server(models)
-    stop = threading.Event()
+    stop, more = threading.Event(), threading.Condition()
+    seen: set[tuple[int, str]] = set()
 
-    def call() -> set[str]:
-        seen: list[str] = []
+    def call(caller: int) -> None:
         tensor = triton.InferInput("PIXELS", [1, ROWS, COLUMNS, 1], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, ROWS, COLUMNS, 1), np.uint8))
         with triton.InferenceServerClient(server.grpc_url) as client:
             while not stop.is_set():
-                seen.append(client.infer("tiny", [tensor], client_timeout=20).get_response().model_version)
-        return set(seen)
+                answer = client.infer("tiny", [tensor], client_timeout=20).get_response()
+                with more:
+                    seen.add((caller, answer.model_version))
+                    more.notify_all()
+
+    def all_see(version: int) -> bool:
+        with more:
+            wanted = {(caller, str(version)) for caller in range(CALLERS)}
+            return more.wait_for(lambda: seen >= wanted or any(one.done() for one in callers), timeout=60)
 
     with ThreadPoolExecutor(CALLERS) as pool:
-        callers = [pool.submit(call) for _ in range(CALLERS)]
+        callers = [pool.submit(call, caller) for caller in range(CALLERS)]
         try:
+            assert all_see(1)
             for version in (2, 3, 4):
                 export(version)
                 assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
+                assert all_see(version)
             assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
+            assert all_see(5)
         finally:
             stop.set()
-        assert set.union(*(caller.result(60) for caller in callers)) >= {"1", "2", "3", "4"}
+        for one in callers:
+            one.result(60)
 
 
 @pytest.mark.full
