@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import defaultdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,12 @@ def test_all_combinations_are_native_and_equal_to_keras(monkeypatch: pytest.Monk
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         monkeypatch.setenv(name, "1")
     cases = [dict(zip(CROSSED, values, strict=True)) for values in product(*CROSSED.values())]
-    by_masking = [[case for case in cases if case["masking"] == masking] for masking in CROSSED["masking"]]
-    shares = [same[start : start + TOGETHER] for same in by_masking for start in range(0, len(same), TOGETHER)]
+    # Only a SimpleRNN is another graph where the steps are free.
+    cases += [{**case, "time": "free"} for case in cases if case["kind"] == "SimpleRNN"]
+    alike: defaultdict[Any, list[Case]] = defaultdict(list)
+    for case in cases:
+        alike[case["masking"], case.get("time")].append(case)
+    shares = [same[start : start + TOGETHER] for same in alike.values() for start in range(0, len(same), TOGETHER)]
     # A fresh process from time to time: what Keras and TensorFlow keep of each model slows them down.
     with multiprocessing.get_context("spawn").Pool(maxtasksperchild=60) as workers:
         workers.starmap(check_recurrent, [(share, number) for number, share in enumerate(shares)], chunksize=1)
@@ -69,6 +74,15 @@ def _zero_states(build: Any, operator: Any, sequence: str, lengths: str, _: list
     return _operator(build, operator, sequence, lengths, [])
 
 
+def _zero_states_by_step(build: Any, operator: Any, sequence: str, lengths: str, _: list[str], steps: int) -> list[str]:
+    return _step_by_step(build, operator, sequence, lengths, [], steps=steps)
+
+
+def _last_step(build: Any, operator: Any, sequence: str, _: str, states: list[str], steps: int) -> list[str]:
+    return _step_by_step(build, operator, sequence, "", states, steps=steps)
+
+
+_step_by_step = nodes._step_by_step
 _attributes, _results, _operator = operators._attributes, nodes._results, nodes._operator
 _PLAIN: Case = {
     **{name: False for name, values in FACTORS.items() if False in values},
@@ -91,6 +105,8 @@ _PLAIN: Case = {
         (nodes, "_results", _no_mask, {"masking": "Masking"}),
         (nodes, "_results", _no_mask, {"masking": "Embedding", "return_sequences": True}),
         (nodes, "_operator", _zero_states, {"initial_state": True}),
+        (nodes, "_step_by_step", _zero_states_by_step, {"kind": "SimpleRNN", "initial_state": True}),
+        (nodes, "_step_by_step", _last_step, {"kind": "SimpleRNN", "masking": "Masking"}),
         (nodes._Nodes, "backwards", lambda _, tensor: tensor, {"go_backwards": True}),
         (nodes._Nodes, "backwards", lambda _, tensor: tensor, {"wrapper": "Bidirectional concat"}),
     ],

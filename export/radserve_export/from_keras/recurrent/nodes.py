@@ -1,11 +1,14 @@
 """The ONNX nodes of one call of a recurrent layer.
 
 ONNX knows sequence lengths, not masks. So the valid steps are gathered to the
-front, in their order: exact for any mask, not only for right-padding.
+front, in their order: exact for any mask, not only for right-padding. An LSTM
+and a GRU become one node; so does a SimpleRNN over many steps, or a free number
+of them, while one over few becomes a node for each.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from radserve_export.from_keras.recurrent.operators import Operator
 
 _LAST = np.iinfo(np.int64).max
+# ONNX Runtime computes the activation of its RNN operator value by value: a node for each step is faster. Of more
+# steps the graph would grow out of proportion.
+_STEPS_BY_NODE = 256
 
 
 class Call(NamedTuple):
@@ -31,6 +37,7 @@ class Call(NamedTuple):
 
     Attributes:
         operators: Of its cells, in their order.
+        steps: Of the sequence; None if that is free.
         is_masked: Whether a mask is among the operands.
         has_states: Whether initial states are.
         go_backwards: As the layer's.
@@ -41,6 +48,7 @@ class Call(NamedTuple):
     """
 
     operators: Sequence[Operator]
+    steps: int | None
     is_masked: bool
     has_states: bool
     go_backwards: bool
@@ -120,7 +128,9 @@ def _results(nodes: _Nodes, call: Call, sequence: str, mask: _Mask | None, state
     outputs, last = nodes.one("Transpose", sequence, perm=[1, 0, 2]), []
     for operator in call.operators:
         start, states = (states[: operator.states], states[operator.states :]) if call.has_states else ([], [])
-        outputs, *ended = _operator(nodes, operator, outputs, lengths, start)
+        by_node = operator.kind == "RNN" and call.steps is not None and call.steps <= _STEPS_BY_NODE
+        run = partial(_step_by_step, steps=call.steps) if by_node else _operator
+        outputs, *ended = run(nodes, operator, outputs, lengths, start)
         if mask is not None:
             unchanged = start or [zero] * operator.states
             ended = [nodes.one("Where", mask.is_any, *pair) for pair in zip(ended, unchanged, strict=True)]
@@ -155,6 +165,36 @@ def _operator(nodes: _Nodes, operator: Operator, sequence: str, lengths: str, st
     outputs, *last = nodes(operator.kind, *feeds, results=1 + operator.states, **operator.attributes)
     ended = [nodes.one("Squeeze", state, nodes.constant([0])) for state in last]
     return [nodes.one("Squeeze", outputs, nodes.constant([1])), *ended]
+
+
+def _step_by_step(
+    nodes: _Nodes, operator: Operator, sequence: str, lengths: str, states: list[str], *, steps: int
+) -> list[str]:
+    """As ``_operator``, of an RNN and a fixed number of steps."""
+    names = {"alpha": "activation_alpha", "beta": "activation_beta"}
+    parameters = {name: operator.attributes[key][0] for name, key in names.items() if key in operator.attributes}
+    (function,) = operator.attributes.get("activations", ["Tanh"])
+    if function == "Affine":  # linear, which no node of ONNX is called
+        function, parameters = "Identity", {}
+    kernel, recurrent = (nodes.constant(one[0].T, np.float32) for one in (operator.kernel, operator.recurrent))
+    projected = nodes.one("MatMul", sequence, kernel)
+    if operator.bias is not None:
+        projected = nodes.one("Add", projected, nodes.constant(operator.bias.reshape(2, -1).sum(0), np.float32))
+    axis, outputs = nodes.constant([0]), list(states)
+    for part in nodes("Split", projected, results=steps, axis=0, num_outputs=steps):
+        step = nodes.one("Squeeze", part, axis)
+        if outputs:
+            step = nodes.one("Gemm", outputs[-1], recurrent, step)
+        outputs.append(nodes.one(function, step, **parameters))
+    shape = nodes.constant([steps, -1, operator.attributes["hidden_size"]])
+    every = nodes.one("Reshape", nodes.one("Concat", *outputs[len(states) :], axis=0), shape)
+    if not lengths:
+        return [every, outputs[-1]]
+    # The steps that follow the last valid one say nothing of those before.
+    places = nodes.one("Sub", nodes.one("Cast", lengths, to=TensorProto.INT64), nodes.constant(1))
+    column = nodes.one("Unsqueeze", places, nodes.constant([1]))
+    ended = nodes.take(nodes.one("Transpose", every, perm=[1, 0, 2]), column)
+    return [every, nodes.one("Squeeze", ended, nodes.constant([1]))]
 
 
 def _spread(nodes: _Nodes, call: Call, outputs: str, mask: _Mask | None) -> str:

@@ -52,6 +52,7 @@ class StandIns:
             name = f"{_PREFIX}{len(self._calls)}"
             made = Call(
                 operators=[operator_of(cell) for cell in cells],
+                steps=sequence.shape[1],
                 is_masked=valid is not None,
                 has_states=bool(states),
                 go_backwards=layer.go_backwards,
