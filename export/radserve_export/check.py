@@ -12,6 +12,7 @@ from radserve_export.checks.config import config_problems
 from radserve_export.checks.contract import contract_problems
 from radserve_export.checks.folder import read_model
 from radserve_export.checks.graph import graph_problems, label_problems
+from radserve_export.checks.lookups import lookup_problems
 from radserve_export.checks.wiring import wiring_problems
 from radserve_export.triton_config import CONFIG_FILE
 
@@ -65,6 +66,7 @@ def check_models(models: Mapping[str, ServedModel]) -> list[Finding]:
             *config_problems(name, model),
             *graph_problems(model),
             *label_problems(model),
+            *lookup_problems(model),
             *contract_problems(name, model),
         )
     ]

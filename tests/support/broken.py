@@ -37,6 +37,20 @@ BROKEN = {
     "another name": ("classify", 'name: "classify"', 'name: "c"', '"c"', "names the model c, its folder classify"),
     "no backend": ("custom", 'backend: "our_own"\n', "", "", "names neither backend nor platform"),
     "no such platform": ("plan", "_plan", "_plane", "_plane", "platform tensorrt_plane is none of Triton's"),
+    "a backend that is none": (
+        "torch",
+        'backend: "pytorch"',
+        'backend: "torch"',
+        'backend: "torch"',
+        "backend torch is none of Triton's, and no libtriton_torch.so is here: did you mean pytorch?",
+    ),
+    "a backend that nobody brings": (
+        "custom",
+        '"our_own"',
+        '"their_own"',
+        "their_own",
+        "no libtriton_their_own.so is here: name one of Triton's, or put its library into the model's folder",
+    ),
     "no outputs": ("custom", "output [ {", "# output [ {", "", "names no output, which backend our_own may need"),
     "a negative batch": ("plan", "size: 8", "size: -1", "size: -1", "max_batch_size is -1: 0 means no batches"),
     "a version that is not there": (
@@ -149,6 +163,13 @@ BROKEN = {
         "{ data_type: TYPE_INT8",
         "INT8",
         "another data",
+    ),
+    "random words": (
+        "words",
+        "zero_data",
+        "random_data",
+        "data_type: TYPE_INT32 dims: [ 3 ] random_data: true",
+        "warms up IDS with random numbers, which may lie outside its table: say zero_data: true",
     ),
     "an accelerator without a GPU": (
         "classify",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from support.repositories import write_onnx
 
 if TYPE_CHECKING:
@@ -145,11 +145,28 @@ sequence_batching { max_sequence_idle_microseconds: 5000000 }
 model_transaction_policy { decoupled: true }
 response_cache { enable: true }
 """,
+    "words": """platform: "onnxruntime_onnx"
+max_batch_size: 4
+input [
+  { name: "IDS" data_type: TYPE_INT32 dims: [ 3 ] },
+  { name: "LEVELS" data_type: TYPE_UINT8 dims: [ 3 ] }
+]
+output [ { name: "VECTORS" data_type: TYPE_FP32 dims: [ 3, 2 ] } ]
+model_warmup {
+  name: "words"
+  batch_size: 4
+  inputs {
+    key: "IDS"
+    value { data_type: TYPE_INT32 dims: [ 3 ] zero_data: true }
+  }
+  inputs { key: "LEVELS" value { data_type: TYPE_UINT8 dims: [ 3 ] random_data: true } }
+}
+""",
 }
 
 
 def write_foreign(repository: Path) -> None:
-    """Write it: ten models, all of which Triton would take."""
+    """Write it: models all of which Triton would take."""
     for name, text in CONFIGS.items():
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text)
@@ -164,6 +181,7 @@ def write_foreign(repository: Path) -> None:
         "saved/1/export.savedmodel/saved_model.pb": "saved",
         "vino/1/model.xml": "<net/>",
         "vino/1/model.bin": "",
+        "custom/libtriton_our_own.so": "",
         "README.md": "",
     }
     for name, content in files.items():
@@ -179,3 +197,18 @@ def write_foreign(repository: Path) -> None:
             [("Y", "FP32", (4,)), ("UNUSED", "FP32", (4,))],
             [weight],
         )
+    tables = {"words": (10, 2), "levels": (256, 2)}  # random bytes are all levels, but random numbers no words
+    nodes = [
+        helper.make_node("Cast", ["IDS"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["words", "ids"], ["of_words"]),
+        helper.make_node("Cast", ["LEVELS"], ["places"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["levels", "places"], ["of_levels"]),
+        helper.make_node("Add", ["of_words", "of_levels"], ["VECTORS"]),
+    ]
+    write_onnx(
+        repository / "words/1/model.onnx",
+        nodes,
+        [("IDS", "INT32", (3,)), ("LEVELS", "UINT8", (3,))],
+        [("VECTORS", "FP32", (3, 2))],
+        [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in tables.items()],
+    )

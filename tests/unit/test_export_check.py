@@ -189,6 +189,28 @@ def test_weights_beside_the_graph_are_right(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("onnx", "onnxruntime"),
+        ("ONNXRuntime", "onnxruntime"),
+        ("onnxruntime_onnx", "onnxruntime"),
+        ("tensorrt_plan", "tensorrt"),
+    ],
+)
+def test_a_backend_that_is_nearly_one_is_told(foreign: Path, name: str, meant: str) -> None:
+    (foreign / "words/config.pbtxt").write_text(f'name: "words"\nbackend: "{name}"\nmax_batch_size: 4\n')
+    found = f"words/config.pbtxt:2: backend {name} is none of Triton's, and no libtriton_{name}.so is here: did you"
+    assert [line for line in _findings(foreign) if line.startswith(found)], _findings(foreign)
+    assert f"did you mean {meant}?" in "".join(_findings(foreign))
+
+
+def test_a_backend_under_a_name_of_its_own_file_is_right(foreign: Path) -> None:
+    _break(foreign / "custom/config.pbtxt", 'backend: "our_own"', 'backend: "their_own"\nruntime: "libtheirs.so"')
+    (foreign / "custom/1/libtheirs.so").touch()
+    assert _findings(foreign) == []
+
+
+@pytest.mark.parametrize(
     ("model", "old", "new", "finding"),
     [
         ("tiny", "TYPE_INT8", "TYPE_INT16", "the contract has other outputs"),

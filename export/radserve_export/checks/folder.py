@@ -11,7 +11,14 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper
 
 from radserve.errors import RepositoryError
-from radserve_export.checks.model import Finding, ServedModel, backend_of, model_files
+from radserve_export.checks.model import (
+    Finding,
+    ServedModel,
+    backend_of,
+    is_known_backend,
+    model_files,
+    similar_backend,
+)
 from radserve_export.checks.pbtxt import scan
 from radserve_export.triton_config import CONFIG_FILE, parse_config
 
@@ -70,13 +77,29 @@ def read_model(folder: Path, findings: list[Finding]) -> ServedModel | None:
         for name in named
         if (folder / name).is_file()
     }
-    return ServedModel(
+    model = ServedModel(
         config=config,
         versions=tuple(int(version.name) for version in versions),
         graphs=graphs,
         labels=labels,
         text=scan(content.decode()),
     )
+    findings += _unknown_backend(folder, versions, model)
+    return model
+
+
+def _unknown_backend(folder: Path, versions: list[Path], model: ServedModel) -> Iterator[Finding]:
+    """A backend that neither Triton has nor the model brings."""
+    name = model.config.backend
+    if not name or model.is_ensemble or is_known_backend(name):
+        return
+    library = model.config.runtime or f"libtriton_{name}.so"
+    if any((place / library).is_file() for place in (folder, *versions)):
+        return
+    meant = similar_backend(name)
+    hint = f"did you mean {meant}?" if meant else "name one of Triton's, or put its library into the model's folder"
+    message = f"backend {name} is none of Triton's, and no {library} is here: {hint}"
+    yield Finding(file=f"{folder.name}/{CONFIG_FILE}", line=model.text.at("backend").line, message=message)
 
 
 def _misnamed(folder: Path, wanted: tuple[str, ...]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
@@ -36,6 +37,8 @@ _BACKENDS: dict[str, tuple[str, ...]] = {
     "dali": ("model.dali", "dali.py"),
     "vllm": ("model.json",),
 }
+# Further ones of Triton's, whose files are not looked for.
+_OTHER_BACKENDS = ("tensorflow", "fil", "tensorrtllm", "armnn_tflite", "paddle", "identity", "repeat", "square")
 _TYPES = {
     TensorProto.BOOL: pb.TYPE_BOOL,
     TensorProto.UINT8: pb.TYPE_UINT8,
@@ -185,6 +188,20 @@ def backend_of(config: ModelConfig) -> tuple[str, tuple[str, ...]] | None:
     else:
         return None
     return name, (config.default_model_filename,) if config.default_model_filename else files
+
+
+def is_known_backend(name: str) -> bool:
+    """Whether Triton comes with such a backend, or its project maintains one."""
+    return name in _BACKENDS or name in _OTHER_BACKENDS
+
+
+def similar_backend(name: str) -> str | None:
+    """The backend that may have been meant by a name that is none."""
+    if name in _PLATFORMS:
+        return _PLATFORMS[name][0]
+    known = (*_BACKENDS, *_OTHER_BACKENDS)
+    longer = [one for one in known if name and one.startswith(name.lower())]
+    return next(iter(longer or get_close_matches(name.lower(), known, n=1)), None)
 
 
 def is_known_platform(platform: str) -> bool:
