@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ from radserve.contracts import EVIDENCE, Calibration, ImageInput, Label, Task, T
 from radserve.errors import SpecError
 from radserve_export.serving import Block, Count, Serving
 from radserve_export.synthetic import labels
+from radserve_export.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,16 +255,15 @@ def load_spec(path: Path) -> Spec:
 
     Raises:
         SpecError: It cannot be read, is not YAML, a field is wrong, or fields
-            contradict one another; the message names the field.
+            contradict one another; the message names the field, or line and column.
     """
     try:
-        spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
+        spec = msgspec.convert(read_yaml(path), Spec, builtin_types=(dt.datetime, dt.date))
     except OSError as error:
         msg = f"cannot read the spec {path}: {error.strerror}"
         raise SpecError(msg) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        # YAML's errors have several lines, and call the file a string.
-        told = " ".join(str(error).split()).replace('in "<byte string>", ', "")
+    except (msgspec.ValidationError, RecursionError) as error:
+        told = str(error)
         if "at `$.task`" in told:
             told += f": use one of {', '.join(task.value for task in Task)}"
         msg = f"{path} is not an export spec: {told} (export/specs/ has examples)"

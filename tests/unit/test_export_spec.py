@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,12 +70,25 @@ def test_a_missing_spec_is_named(tmp_path: Path) -> None:
         load_spec(tmp_path / "absent.yaml")
 
 
-def test_what_is_no_yaml_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: t\nmodel: [m.keras\nparity: 1\n", r":3:7: not YAML: expected .* \(while .* sequence, from 2:8\)"),
+        (b"name: t\n\ttask: tensors\n", r":2:1: not YAML: .*: indent with spaces"),
+        (b"name: t\ntask: *t\n", r":2:7: not YAML: found undefined alias 't'"),
+        (b"name: t\ntask: \xe4\n", r":2:7: not YAML: invalid continuation byte"),
+        ("name: t\n\u00e4: \x01\n".encode(), r":2:4: not YAML: special characters are not allowed"),
+        (b"name: 2020-13-01\n", r": not YAML: month must be in 1\.\.12"),
+        (b"[" * 100_000, r": not YAML: maximum recursion depth exceeded"),
+        (b"name: !!python/object/apply:os.getcwd []\n", r":1:7: not YAML: could not determine a constructor .*"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text("name: [")
+    path.write_bytes(content)
     with pytest.raises(SpecError) as caught:
         load_spec(path)
-    assert "\n" not in str(caught.value)
+    assert re.fullmatch(re.escape(str(path)) + message, str(caught.value))
 
 
 def test_task_tensors_needs_three_fields(tmp_path: Path) -> None:
