@@ -18,7 +18,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
-from radserve.errors import ConversionError
+from radserve.errors import ConversionError, SpecError
 from radserve_export.graphs import BATCH, GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import all_nodes, new_model, signature
 from radserve_export.graphs.merge import prefixed
@@ -65,11 +65,19 @@ def generation_graph(encoder: onnx.ModelProto, decoder: onnx.ModelProto, decodin
 
     Raises:
         ConversionError: The two do not fit, or the result cannot be loaded.
+        SpecError: The decoder does not know the start or the end token.
     """
     if len({decoding.start, decoding.end, PADDING}) < len(("start", "end", "padding")):
         msg = "the start token, the end token and the padding of a text generator must be three different tokens"
         raise ConversionError(msg)
     vocabulary = _check_fit(encoder, decoder)
+    for field, token in (("start", decoding.start), ("end", decoding.end)):
+        if token >= vocabulary:
+            msg = (
+                f"generation.{field}: the tokenizer's id of that token is {token}, but the decoder's vocabulary has"
+                f" {vocabulary} ids, from 0: give the tokenizer that the model was trained with"
+            )
+            raise SpecError(msg)
     encoder = prefixed(encoder, _ENCODER, rename_inputs=False)
     decoder = prefixed(decoder, _DECODER)
     search = _Search(decoding, vocabulary)
