@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,11 @@ from radserve.contracts import (
     wire_tensors,
 )
 from radserve.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCHEMA_1 = Path(__file__).parents[1] / "support" / "contracts" / "schema_1.json"
 
 
 def contract(**changes: Any) -> Contract:
@@ -111,10 +116,45 @@ def test_newer_schema_is_refused_and_says_what_to_do() -> None:
 
 
 def test_the_previous_schema_is_honoured() -> None:
-    text = (Path(__file__).parents[1] / "support" / "contracts" / "schema_1.json").read_text()
+    text = SCHEMA_1.read_text()
     read = parse_contract(text)
     assert (read.schema_version, read.name, read.evidence) == (SCHEMA_VERSION - 1, "chest_xray", None)
     assert [label.name for label in read.labels] == [label["name"] for label in json.loads(text)["labels"]]
+
+
+def _with_evidence(tree: dict[str, Any]) -> None:
+    tree["evidence"] = {"rows": 7, "columns": 7, "layer": "last", "region": None}
+    tree["outputs"].append({"name": "EVIDENCE", "dtype": "FP32", "dims": [7, 7]})
+
+
+def _without_evidence(tree: dict[str, Any]) -> None:
+    tree["evidence"] = None
+
+
+def _with_a_crop(tree: dict[str, Any]) -> None:
+    tree["input"]["crop"] = {"top": 0.1, "left": 0.0, "bottom": 0.0, "right": 0.0}
+
+
+def _of_a_later_task(tree: dict[str, Any]) -> None:
+    tree["task"] = "image_segmentation"
+    tree["outputs"] = [{"name": "LABEL_MAP", "dtype": "UINT8", "dims": [28, 28]}]
+
+
+@pytest.mark.parametrize(
+    ("change", "later"),
+    [
+        (_with_evidence, "field evidence"),
+        (_without_evidence, "field evidence"),
+        (_with_a_crop, r"field input\.crop"),
+        (_of_a_later_task, "task image_segmentation"),
+    ],
+)
+def test_what_only_a_later_schema_has_is_refused_by_name(change: Callable[[dict[str, Any]], None], later: str) -> None:
+    tree = json.loads(SCHEMA_1.read_text())
+    change(tree)
+    assert parse_contract(json.dumps(tree | {"schema_version": 2})).schema_version == SCHEMA_VERSION
+    with pytest.raises(ContractError, match=f"schema version 1, which has no {later}: export the model again"):
+        parse_contract(json.dumps(tree))
 
 
 def test_newer_schema_with_fields_this_sdk_does_not_know_is_called_newer() -> None:

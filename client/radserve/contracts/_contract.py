@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -140,7 +140,7 @@ def parse_contract(text: str | bytes) -> Contract:
 
     Raises:
         ContractError: It is not a contract, contradicts itself, asks for more
-            than this SDK allows, or has a newer schema.
+            than this SDK allows, has a newer schema, or has what its schema has not.
     """
     if len(text) > _MAX_BYTES:
         msg = "the model's contract is larger than 1 MiB: export the model again"
@@ -156,10 +156,23 @@ def parse_contract(text: str | bytes) -> Contract:
         if schema < 1:
             msg = f"the model's contract has schema version {schema}, which never was: export the model again"
             raise ContractError(msg)
-        return msgspec.json.decode(text, type=Contract)
+        contract = msgspec.json.decode(text, type=Contract)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         msg = f"the model's contract is malformed ({error}): export the model again"
         raise ContractError(msg) from error
+    if schema < SCHEMA_VERSION and (later := _of_schema_2(msgspec.json.decode(text))):
+        msg = f"the model's contract has schema version {schema}, which has no {later}: export the model again"
+        raise ContractError(msg)
+    return contract
+
+
+def _of_schema_2(tree: dict[str, Any]) -> str | None:
+    """What a contract holds that schema 1 did not know: an SDK of its time would read it otherwise."""
+    if tree["task"] in (Task.IMAGE_SEGMENTATION.value, Task.TEXT_GENERATION.value):
+        return f"task {tree['task']}"
+    if "evidence" in tree:
+        return "field evidence"
+    return "field input.crop" if "crop" in (tree.get("input") or {}) else None
 
 
 def dump_contract(contract: Contract) -> str:
