@@ -142,30 +142,35 @@ def _of_wire(spec: Spec, path: Path, x: NDArray[np.generic], y: NDArray[np.gener
 def _load_folder(spec: Spec, folder: Path, labels: Path, progress: Progress) -> Dataset:
     try:
         with labels.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"cannot read {labels}: {getattr(error, 'strerror', None) or 'it is not a CSV file in UTF-8'}"
         raise SpecError(msg) from error
-    if not rows or not {"file", "label"} <= rows[0].keys():
+    if not rows or not {"file", "label"} <= set(reader.fieldnames or ()):
         msg = f"{labels} needs a first line 'file,label' and at least one more"
         raise SpecError(msg)
     names = _indices(spec)
     x, y = [], []
-    for number, row in enumerate(rows, start=2):
+    for done, (line, row) in enumerate(rows, start=1):
+        where = f"{labels}:{line}"
+        if None in row or None in row.values():
+            msg = f"{where}: the line has {'more' if None in row else 'fewer'} values than the first one has names"
+            raise SpecError(msg)
         if row["label"] not in names:
-            msg = f"{labels} line {number}: the label is none of {', '.join(label.name for label in spec.labels)}"
+            msg = f"{where}: the label is none of {', '.join(label.name for label in spec.labels)}"
             raise SpecError(msg)
         path = folder / row["file"]
         if not path.is_file():
-            msg = f"{labels} line {number}: no such file"
+            msg = f"{where}: no such file"
             raise SpecError(msg)
         try:
             x.append(to_wire(spec, path))
         except InputError as error:
-            msg = f"{labels} line {number}: {error}"
+            msg = f"{where}: {error}"
             raise SpecError(msg) from error
         y.append(names[row["label"]])
-        progress("reading files", number - 1, len(rows))
+        progress("reading files", done, len(rows))
     return _checked(spec, np.stack(x), np.asarray(y))
 
 

@@ -125,9 +125,12 @@ def test_a_single_label_is_shown_or_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("gone.dcm,normal", "line 2: no such file"),
-        ("junk.dcm,normal", "line 2"),
-        ("junk.dcm,fracture", "line 2: the label is none of"),
+        ("gone.dcm,normal", "labels.csv:2: no such file"),
+        ("junk.dcm,normal", "labels.csv:2: "),
+        ("junk.dcm,fracture", "labels.csv:2: the label is none of"),
+        ("junk.dcm", "labels.csv:2: the line has fewer values than the first one has names"),
+        ("junk.dcm,normal,1", "labels.csv:2: the line has more values than the first one has names"),
+        ("\n\njunk.dcm,fracture", "labels.csv:4: the label is none of"),
     ],
 )
 def test_bad_line_is_named_and_its_file_is_not(tmp_path: Path, line: str, message: str) -> None:
@@ -137,6 +140,13 @@ def test_bad_line_is_named_and_its_file_is_not(tmp_path: Path, line: str, messag
     with pytest.raises(SpecError, match=message) as caught:
         load_dataset(load_spec(SPECS / "chest_xray.yaml"), tmp_path, table, quiet)
     assert ".dcm" not in str(caught.value)
+
+
+def test_a_line_that_ends_before_the_file_is_named_too(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("label,file\nnormal\n")
+    with pytest.raises(SpecError, match=r"labels\.csv:2: the line has fewer values"):
+        load_dataset(load_spec(SPECS / "chest_xray.yaml"), tmp_path, table, quiet)
 
 
 def test_folder_needs_labels(tmp_path: Path) -> None:
