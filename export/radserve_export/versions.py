@@ -8,12 +8,13 @@ configuration does not fit both, the new step gets a name of its own.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from radserve.contracts import CONTRACT_PARAMETER, dump_contract, parse_contract
+from radserve.contracts import CONTRACT_PARAMETER, SCHEMA_VERSION, dump_contract, parse_contract
 from radserve.contracts.manifest import MANIFEST, Manifest, read_manifest, version_folders
 from radserve.errors import ContractError, RepositoryError
 from radserve_export.publication import COPIES
@@ -55,11 +56,27 @@ def read_version(repository: Path, name: str, version: int) -> Version:
     except FileNotFoundError as error:
         there = ", ".join(f.name for f in version_folders(repository / name) if (f / COPIES).is_dir()) or "none"
         msg = f"{repository} has no version {version} of {name} to read: there are {there}"
-        raise RepositoryError(msg) from error
+        raise RepositoryError(_remedy(repository, name) or msg) from error
     except (OSError, ValueError) as error:
         msg = f"{folder}: {error}"
         raise RepositoryError(msg) from error
     return Version(manifest=manifest, configs=configs)
+
+
+def _remedy(repository: Path, name: str) -> str | None:
+    """What to do where versions were published before their configurations were kept: nothing can follow them."""
+    folders = [folder for folder in version_folders(repository / name) if (folder / MANIFEST).is_file()]
+    manifests = [read_manifest(folder / MANIFEST) for folder in folders]
+    kept = f"/{COPIES}/"
+    if not manifests or any(kept in file for manifest in manifests for file in manifest.files):
+        return None
+    models = sorted({model for manifest in manifests for model in manifest.models})
+    command = shlex.join(["rm", "-r", *(str(repository / model) for model in models)])
+    return (
+        f"{repository}: {name} was published by an older radserve, which kept no copies of its configurations"
+        f" ({name}/N/{COPIES}): no version can follow it. Stop the servers, run `{command}`, export {name} again (it"
+        " begins anew at version 1), start the servers, and restart the clients: they may remember another version 1"
+    )
 
 
 def plain_name(model: str, version: Version) -> str:
@@ -101,7 +118,9 @@ def renumbered(version: Version, number: int) -> dict[str, ModelConfig]:
             except ContractError as error:
                 msg = f"{name}: {error}"
                 raise RepositoryError(msg) from error
-            value.string_value = dump_contract(msgspec.structs.replace(contract, version=number))
+            # What is written now has all fields of the present schema.
+            told = msgspec.structs.replace(contract, schema_version=SCHEMA_VERSION, version=number)
+            value.string_value = dump_contract(told)
     return configs
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.exports import dense_network, image_spec, label, write_spec
 
-from radserve.contracts import CONTRACT_PARAMETER, Contract, parse_contract
+from radserve.contracts import CONTRACT_PARAMETER, SCHEMA_VERSION, Contract, parse_contract
 from radserve.contracts.manifest import read_manifest, verify_repository
 from radserve.errors import RepositoryError
 from radserve_export import pipeline, publication
@@ -335,9 +337,50 @@ def test_a_repository_without_copies_of_its_configurations_is_not_written_to(tmp
     models = tmp_path / "models"
     publish(1)
     shutil.rmtree(models / "tiny/1/configs")
-    with pytest.raises(RepositoryError, match=r"has no version 1 of tiny to read|has no copies"):
+    with pytest.raises(RepositoryError, match="has no version 1 of tiny to read: there are none"):
         publish(2)
     assert _contract(models).version == 1
+
+
+def _of_an_older_layout(models: Path) -> dict[str, bytes]:
+    """Take away what older exporters did not write."""
+    shutil.rmtree(models / "tiny/1/configs")
+    manifest = json.loads((models / "tiny/1/manifest.json").read_text())
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if "/configs/" not in name}
+    (models / "tiny/1/manifest.json").write_text(json.dumps(manifest))
+    return _contents(models)
+
+
+@pytest.mark.parametrize("again", [lambda publish, _: publish(2), lambda _, models: rollback(models, "tiny", to=1)])
+def test_a_repository_of_an_older_layout_is_not_written_to_and_the_next_step_is_told(
+    tmp_path: Path, publish: Publish, again: Callable[[Publish, Path], object]
+) -> None:
+    models = tmp_path / "models"
+    publish(1)
+    before = _of_an_older_layout(models)
+    with pytest.raises(RepositoryError, match="published by an older radserve") as caught:
+        again(publish, models)
+    assert _contents(models) == before
+    (command,) = re.findall("`(.*)`", str(caught.value))
+    subprocess.run(shlex.split(command), check=True)  # noqa: S603 - what the message tells to run
+    assert publish(2) == 1
+    assert verify_repository(models) == []
+
+
+def test_a_rollback_writes_the_present_schema(tmp_path: Path, publish: Publish) -> None:
+    models = tmp_path / "models"
+    publish(1)
+    copy = models / "tiny/1/configs/tiny.pbtxt"
+    text = copy.read_text()
+    for later in (r",\"evidence\":null", r"\"crop\":null,"):
+        assert later in text
+        text = text.replace(later, "")
+    text = re.sub(r'schema_version\\":\d+', r'schema_version\\":1', text)
+    copy.write_text(text)
+    publish(2)
+    rollback(models, "tiny")
+    contract = _contract(models)
+    assert (contract.version, contract.schema_version) == (3, SCHEMA_VERSION)
 
 
 def test_a_malformed_note_of_a_publication_stops_verification_and_export(tmp_path: Path, publish: Publish) -> None:
