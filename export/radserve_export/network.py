@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, NDArray[Any]]
 Runner = Callable[[Arrays], dict[str, NDArray[Any]]]
 
+ENCODER, DECODER = "encoder", "decoder"
+
 
 class Form(Enum):
     """What a model file is made into.

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radserve.contracts import Datatype, Task, TensorSpec, TextInput, wire_tensors
+from radserve.contracts import LOG_PROBABILITY, Datatype, Task, TensorSpec, TextInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_INPUT, TOKEN_IDS
 from radserve_export.graphs.checked import Chain, signature
+from radserve_export.graphs.decoding import OWN_LOG_PROBABILITY, REGRET, own_judgement, step_of
 from radserve_export.graphs.preprocess import preprocess_reference
-from radserve_export.network import Conversion, Decoding, Form
+from radserve_export.network import DECODER, ENCODER, Conversion, Decoding, Form
 from radserve_export.parity import Batch, Stage, free_lengths, random_input
 from radserve_export.tasks import rules_of
 from radserve_export.tokenizer import parse_tokenizer
@@ -218,10 +219,36 @@ def parity_stages(
     chain = Chain([step.graph for step in graphs if step.graph is not None])
     make = partial(batch_of, graphs[0].inputs)
     given = tuple(tensor.name for tensor in graphs[-1].outputs)
-    return [
+    stages = [
         alone._replace(
             make=lambda *how: into_network(make(*how)),
             real=tuple(Batch(where, into_network(feeds)) for where, feeds in real),
         ),
         Stage("pipeline", given, make, chain, reference, lengths, tuple(real)),
     ]
+    decoding = conversion_of(spec, tokenizer).decoding
+    return stages if decoding is None else [*stages, _own_text(stages[-1], network, decoding)]
+
+
+def _own_text(served: Stage, network: Network, decoding: Decoding) -> Stage:
+    """What the graphs wrote, read by Keras: where two words are equally probable the text may differ from Keras' own.
+
+    A few rows of each batch: Keras is asked once a word.
+    """
+    encoder, decoder = network.parts[ENCODER], network.parts[DECODER]
+    (taken,), _ = signature(encoder.graph)
+
+    def written(feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        return served.exported({name: array[:_CHECKED_ROWS] for name, array in feeds.items()})
+
+    def claimed(feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        score = written(feeds)[LOG_PROBABILITY]
+        return {OWN_LOG_PROBABILITY: score, REGRET: np.zeros_like(score)}
+
+    def judged(feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        (ids,) = feeds.values()
+        memory = encoder.reference({NETWORK_INPUT: ids[:_CHECKED_ROWS].astype(taken.dtype.numpy)})
+        return {**own_judgement(step_of(decoder), memory, written(feeds), decoding)}
+
+    outputs = (OWN_LOG_PROBABILITY, REGRET)
+    return served._replace(name="own text", outputs=outputs, exported=claimed, reference=judged)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.text_generators import MAX_TOKENS, generator, keras, layers
+from support.text_generators import MAX_TOKENS, generation_spec, generator, keras, layers, tokenizer
 
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
-from radserve.errors import ConversionError
+from radserve.errors import ConversionError, ParityError
+from radserve_export.ensemble import build_steps
 from radserve_export.from_keras.convert import convert
 from radserve_export.graphs import GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import Chain, all_nodes
 from radserve_export.graphs.decoding import MARGIN
 from radserve_export.network import Conversion, Decoding, Form
+from radserve_export.parity import check_parity
+from radserve_export.reference import Reference, check_fit, conversion_of, parity_stages
+from radserve_export.spec import load_spec
+from radserve_export.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +72,32 @@ def test_greedy_and_beam_search_write_what_keras_writes(kind: str, end_bias: flo
         assert len({tuple(row) for row in want[GENERATED_IDS].tolist()}) >= 3
         loops = [node.op_type for node in all_nodes(network.graph.graph.node) if node.op_type in ("Loop", "Scan")]
         assert loops == ["Loop"]
+
+
+def tossing(bias: float) -> keras.Model:
+    """A generator that holds all words equally probable, but for one."""
+    words = tokenizer()
+    model = generator(vocabulary=words.get_vocab_size())
+    layer = model.get_layer("decoder").get_layer("words")
+    layer.kernel.assign(np.zeros(layer.kernel.shape))
+    layer.bias.assign(np.eye(words.get_vocab_size())[5] * bias)
+    return model
+
+
+@pytest.mark.parametrize(("other_bias", "passes"), [(0.0, True), (5.0, False)])
+def test_where_keras_tosses_a_coin_the_gate_still_judges_the_text_that_was_written(
+    tmp_path: Path, other_bias: float, *, passes: bool
+) -> None:
+    path = generation_spec(tmp_path, model=tossing(0.0))
+    spec, words = load_spec(path), read_tokenizer(tmp_path / "tokenizer.json")
+    network, other = (
+        convert(tossing(bias), conversion_of(spec, words), source_sha256="0") for bias in (0.0, other_bias)
+    )
+    wrong = replace(network, graph=other.graph)
+    steps = build_steps(spec, wrong, check_fit(spec, wrong, words), words)
+    stages = parity_stages(spec, wrong, steps, Reference(spec, wrong, words), words)
+    with nullcontext() if passes else pytest.raises(ParityError, match="OWN_LOG_PROBABILITY differs"):
+        check_parity(stages, spec=spec)
 
 
 def test_one_step_of_the_decoder_is_one_of_keras() -> None:

@@ -14,7 +14,7 @@ from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
 from radserve.errors import ConversionError
 from radserve_export.graphs import GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import Chain, all_nodes
-from radserve_export.graphs.decoding import MARGIN, decode
+from radserve_export.graphs.decoding import MARGIN, OWN_LOG_PROBABILITY, REGRET, decode, own_judgement
 from radserve_export.graphs.generation import generation_graph
 from radserve_export.graphs.merge import merge
 from radserve_export.network import Decoding
@@ -74,6 +74,35 @@ def test_the_search_in_numpy_writes_the_same(seed: int, beams: int, penalty: flo
         np.testing.assert_array_equal(got[name], want[name])
         assert got[name].dtype == want[name].dtype
     np.testing.assert_allclose(got[LOG_PROBABILITY], want[LOG_PROBABILITY], atol=1e-5)
+
+
+@pytest.mark.parametrize(("beams", "penalty"), SEARCHES)
+def test_a_text_read_again_is_as_probable_as_when_it_was_written(beams: int, penalty: float) -> None:
+    tiny, how, ids = Tiny.random(1, end_bias=0.4), search(beams, penalty), sources(9, 1)
+    written: dict[str, Any] = decode(tiny.step, tiny.encode(ids), how)
+    assert 0 < written[IS_COMPLETE].sum() < len(ids)
+    judged = own_judgement(tiny.step, tiny.encode(ids), written, how)
+    np.testing.assert_allclose(judged[OWN_LOG_PROBABILITY], written[LOG_PROBABILITY], atol=1e-6)
+    np.testing.assert_array_equal(judged[REGRET], 0)
+
+
+def test_a_word_that_is_not_the_best_is_regretted() -> None:
+    tiny, how, ids = Tiny.random(1, end_bias=0.4), search(), sources(9, 1)
+    written: dict[str, Any] = decode(tiny.step, tiny.encode(ids), how)
+    changed = written[GENERATED_IDS].copy()
+    changed[:, 0] = np.where(changed[:, 0] == 3, 4, 3)
+    judged = own_judgement(tiny.step, tiny.encode(ids), {**written, GENERATED_IDS: changed}, how)
+    assert (judged[REGRET] > 1e-3).all()
+
+
+def test_an_end_that_was_not_the_best_is_regretted() -> None:
+    tiny, how, ids = Tiny.random(1, end_bias=0.4), search(), sources(9, 1)
+    written: dict[str, Any] = decode(tiny.step, tiny.encode(ids), how)
+    cut = written[GENERATED_IDS] * (np.arange(how.max_tokens) < 1)
+    judged = own_judgement(tiny.step, tiny.encode(ids), {GENERATED_IDS: cut, IS_COMPLETE: np.ones((9, 1), bool)}, how)
+    longer = written[GENERATED_IDS][:, 1] != 0
+    assert longer.any()
+    assert (judged[REGRET][longer] > 1e-3).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

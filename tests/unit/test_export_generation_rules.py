@@ -11,7 +11,7 @@ import pytest
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY, Task, TextInput
 from radserve_export.evaluate import _generation as measures
 from radserve_export.graphs import GENERATED_IDS
-from radserve_export.graphs.decoding import MARGIN
+from radserve_export.graphs.decoding import MARGIN, OWN_LOG_PROBABILITY, REGRET
 from radserve_export.spec import Generation, Spec
 from radserve_export.synthetic import Sample
 from radserve_export.tasks import rules_of
@@ -33,6 +33,8 @@ def answers(margin: float = 1.0, **changes: Any) -> dict[str, Any]:
         IS_COMPLETE: np.array([[True], [True]]),
         LOG_PROBABILITY: np.array([[-1.0], [-2.0]], np.float32),
         MARGIN: np.array([[1.0], [margin]]),
+        OWN_LOG_PROBABILITY: np.array([[-1.0], [-2.0]]),
+        REGRET: np.zeros((2, 1)),
     }
     return plain | changes
 
@@ -61,6 +63,12 @@ def test_equal_answers_pass() -> None:
 )
 def test_a_wrong_answer_fails_in_its_row(name: str, wrong: Any) -> None:
     assert failures(answers(**{name: wrong}), answers()) == {name: [False, True]}
+
+
+@pytest.mark.parametrize("regret", [0.01, np.nan, np.inf])
+def test_a_word_that_keras_would_not_choose_fails_even_where_it_all_but_tossed_a_coin(regret: float) -> None:
+    judged = answers(margin=0.0, **{REGRET: np.array([[0.0], [regret]])})
+    assert failures(answers(), judged) == {REGRET: [False, True]}
 
 
 def test_a_nan_of_keras_itself_fails() -> None:

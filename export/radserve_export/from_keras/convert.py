@@ -12,7 +12,7 @@ from radserve.contracts import EVIDENCE
 from radserve.errors import ConversionError, SpecError
 from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
 from radserve_export.from_keras.evidence import GradCam, sized
-from radserve_export.from_keras.generation import DECODER, ENCODER, join, pieces_of
+from radserve_export.from_keras.generation import join, pieces_of
 from radserve_export.from_keras.handlers import emit
 from radserve_export.from_keras.recurrent import native_recurrent
 from radserve_export.from_keras.signature import as_functional, call, names_of, specs_of
@@ -28,7 +28,7 @@ from radserve_export.from_keras.tracing import (
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.graphs.checked import all_nodes
 from radserve_export.graphs.cleanup import published_form
-from radserve_export.network import Conversion, Form, Network, Part
+from radserve_export.network import DECODER, ENCODER, Conversion, Form, Network, Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

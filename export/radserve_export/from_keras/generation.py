@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from radserve.errors import ConversionError
 from radserve_export.from_keras._tensorflow import keras, tf
 from radserve_export.graphs import NETWORK_INPUT
-from radserve_export.graphs.checked import signature
-from radserve_export.graphs.decoding import decode
+from radserve_export.graphs.decoding import decode, step_of
 from radserve_export.graphs.generation import LOGITS, NEXT, TARGET_IDS, generation_graph
-from radserve_export.network import Part
+from radserve_export.network import DECODER, ENCODER, Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve_export.network import Arrays, Decoding
-
-ENCODER, DECODER = "encoder", "decoder"
 
 
 class Piece(NamedTuple):
@@ -131,11 +128,7 @@ def join(encoder: Part, decoder: Part, decoding: Decoding) -> Part:
     Raises:
         ConversionError: The two do not fit.
     """
-    taken, _ = signature(decoder.graph)
-    dtype = {tensor.name: tensor.dtype.numpy for tensor in taken}[TARGET_IDS]
-
-    def step(feeds: Arrays) -> dict[str, NDArray[np.generic]]:
-        return decoder.reference({**feeds, TARGET_IDS: feeds[TARGET_IDS].astype(dtype)})
+    step = step_of(decoder)
 
     def run(feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         return decode(step, encoder.reference(feeds), decoding)

@@ -10,14 +10,23 @@ import numpy as np
 
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
 from radserve_export.graphs import GENERATED_IDS
+from radserve_export.graphs.checked import signature
 from radserve_export.graphs.generation import LOGITS, NEXT, PADDING, TARGET_IDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from radserve_export.network import Arrays, Decoding, Runner
+    from radserve_export.network import Arrays, Decoding, Part, Runner
 
 MARGIN = "MARGIN"
+OWN_LOG_PROBABILITY, REGRET = "OWN_LOG_PROBABILITY", "REGRET"
+
+
+def step_of(decoder: Part) -> Runner:
+    """One step of a decoder's original, as ``decode`` takes it: words come as int64."""
+    taken, _ = signature(decoder.graph)
+    dtype = {tensor.name: tensor.dtype.numpy for tensor in taken}[TARGET_IDS]
+    return lambda feeds: decoder.reference({**feeds, TARGET_IDS: feeds[TARGET_IDS].astype(dtype)})
 
 
 @dataclass
@@ -123,6 +132,39 @@ def decode(decoder: Runner, memory: Arrays, how: Decoding) -> dict[str, NDArray[
         feeds |= {name.removesuffix(NEXT): array[parents] for name, array in answers.items() if name.endswith(NEXT)}
         words = np.array([[(beam.words or [how.start])[-1]] for row in rows for beam in row.beams])
     return _arrays([row.best(how) for row in rows], [row.margin for row in rows], how)
+
+
+def own_judgement(decoder: Runner, memory: Arrays, written: Arrays, how: Decoding) -> dict[str, NDArray[np.float64]]:
+    """What the decoder itself says of texts that were written already, read word by word.
+
+    Args:
+        decoder: As for ``decode``.
+        memory: As for ``decode``.
+        written: GENERATED_IDS and IS_COMPLETE, as ``decode`` gives them.
+        how: The search that they come from.
+
+    Returns:
+        OWN_LOG_PROBABILITY ``(batch, 1)``, minus infinity where a word could not
+        have been chosen; and REGRET ``(batch, 1)``: by how much the best word was
+        more probable than the one written, at the worst place. A beam search may
+        give up the best word for a better text: its REGRET is 0.
+    """
+    ids, ended = written[GENERATED_IDS], written[IS_COMPLETE][:, 0]
+    lengths = (ids != PADDING).sum(axis=-1)
+    total, regret = np.zeros(len(ids)), np.zeros(len(ids))
+    feeds, words = dict(memory), np.full((len(ids), 1), how.start)
+    for place in range(min(how.max_tokens, int(lengths.max()) + 1)):
+        answers = decoder({TARGET_IDS: words, **feeds})
+        told = _log_probabilities(answers[LOGITS][:, 0], how)
+        chosen = np.where(place < lengths, ids[:, place], how.end).astype(np.int64)
+        of_chosen = told[np.arange(len(ids)), chosen]
+        counts = (place < lengths) | ((place == lengths) & ended)
+        total += np.where(counts, of_chosen, 0)
+        regret = np.maximum(regret, np.where(counts, told.max(axis=-1) - of_chosen, 0))
+        feeds |= {name.removesuffix(NEXT): array for name, array in answers.items() if name.endswith(NEXT)}
+        words = chosen[:, np.newaxis]
+    regret = regret if how.beams == 1 else np.zeros_like(regret)
+    return {OWN_LOG_PROBABILITY: total[:, np.newaxis], REGRET: regret[:, np.newaxis]}
 
 
 def _log_probabilities(logits: NDArray[np.generic], how: Decoding) -> NDArray[np.float64]:

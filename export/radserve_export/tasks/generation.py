@@ -8,7 +8,7 @@ import numpy as np
 
 from radserve.contracts import IS_COMPLETE, LOG_PROBABILITY
 from radserve_export.graphs import GENERATED_IDS
-from radserve_export.graphs.decoding import MARGIN
+from radserve_export.graphs.decoding import MARGIN, OWN_LOG_PROBABILITY, REGRET
 from radserve_export.network import Form
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def _wrong_score(got: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]:
     return wrong
 
 
+def _wrong_choice(_: Arrays, want: Arrays, spec: Spec) -> NDArray[np.bool_]:
+    """No word may be less probable than another one, but by the tolerance."""
+    score, regret = want[OWN_LOG_PROBABILITY][:, 0], want[REGRET][:, 0]
+    return np.asarray(~(regret <= 2 * spec.parity.allowed(LOG_PROBABILITY, np.where(np.isfinite(score), score, 0))))
+
+
 class Generation:
     """A text, whether it is complete, and how probable it is."""
 
@@ -60,6 +66,7 @@ class Generation:
         GENERATED_IDS: _wrong_ids,
         IS_COMPLETE: _wrong_end,
         LOG_PROBABILITY: _wrong_score,
+        REGRET: _wrong_choice,
     }
 
     def check_network(self, spec: Spec, network: Network) -> None:

@@ -8,7 +8,6 @@ of them, while one over few becomes a node for each.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -128,9 +127,10 @@ def _results(nodes: _Nodes, call: Call, sequence: str, mask: _Mask | None, state
     outputs, last = nodes.one("Transpose", sequence, perm=[1, 0, 2]), []
     for operator in call.operators:
         start, states = (states[: operator.states], states[operator.states :]) if call.has_states else ([], [])
-        by_node = operator.kind == "RNN" and call.steps is not None and call.steps <= _STEPS_BY_NODE
-        run = partial(_step_by_step, steps=call.steps) if by_node else _operator
-        outputs, *ended = run(nodes, operator, outputs, lengths, start)
+        if operator.kind == "RNN" and call.steps is not None and call.steps <= _STEPS_BY_NODE:
+            outputs, *ended = _step_by_step(nodes, operator, outputs, lengths, start, steps=call.steps)
+        else:
+            outputs, *ended = _operator(nodes, operator, outputs, lengths, start)
         if mask is not None:
             unchanged = start or [zero] * operator.states
             ended = [nodes.one("Where", mask.is_any, *pair) for pair in zip(ended, unchanged, strict=True)]

@@ -10,9 +10,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from radserve.contracts import TextInput
 from radserve.errors import SpecError
 from radserve_export.from_keras._tensorflow import keras, tf
-from radserve_export.from_keras.generation import DECODER, ENCODER
 from radserve_export.from_keras.training.report_triage import encode
 from radserve_export.graphs.generation import LOGITS, PADDING, TARGET_IDS
+from radserve_export.network import DECODER, ENCODER
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
