@@ -6,6 +6,7 @@ module to show its help.
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
+from radserve_export.sandbox.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from radserve_export.pipeline import Exported
 
 _INTERRUPTED = 130
+_LONGEST_LINE = 4000
 _Model = Annotated[Path | None, typer.Option(help="Another model file than the spec's; for one spec.")]
 _Custom = Annotated[
     list[str] | None,
@@ -51,12 +54,13 @@ def export(
 ) -> None:
     """Export trained Keras models to a Triton model repository.
 
-    Nothing of a model is written unless everything about it succeeded.
+    Nothing of a model is written unless everything about it succeeded. Where
+    one of several fails, the others are exported all the same.
 
     Example: radserve export export/specs/chest_xray.yaml --repository model_repository
     """
     with one_line_errors() as messages:
-        from radserve.errors import SpecError  # noqa: PLC0415 - slow
+        from radserve.errors import ExportError, RadserveError, SpecError  # noqa: PLC0415 - slow
         from radserve_export.pipeline import export as run  # noqa: PLC0415 - slow
 
         if model is not None and len(specs) > 1:
@@ -70,11 +74,22 @@ def export(
             "limits": Limits(memory_gib=memory_limit_gib, time_s=time_limit_s),
         }
         measure = None if skip_evaluation else evaluate
+        failed: list[str] = []
         for spec in specs:
             began = time.monotonic()
-            with _stages(messages, spec.stem) as progress:
-                done = run(spec, repository, model=model, evaluate=measure, progress=progress, **loading)
-            _report(done, repository, time.monotonic() - began)
+            try:
+                with _warnings_shown(messages), _stages(messages, spec.stem) as progress:
+                    done = run(spec, repository, model=model, evaluate=measure, progress=progress, **loading)
+            except RadserveError as error:
+                if len(specs) == 1:
+                    raise
+                _show_error(messages, error if str(spec) in str(error) else f"{spec}: {error}")
+                failed.append(str(spec))
+            else:
+                _report(done, repository, time.monotonic() - began)
+        if failed:
+            msg = f"{len(failed)} of {len(specs)} specs were not exported: {', '.join(failed)}"
+            raise ExportError(msg)
 
 
 def check(
@@ -142,7 +157,7 @@ def one_line_errors() -> Iterator[Console]:
 
     from radserve.errors import RadserveError  # noqa: PLC0415 - slow
 
-    messages = Console(stderr=True, soft_wrap=True, highlight=False)
+    messages = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -152,10 +167,10 @@ def one_line_errors() -> Iterator[Console]:
     try:
         yield messages
     except RadserveError as error:
-        messages.print(f"radserve: {error}", style="red", markup=False)
+        _show_error(messages, error)
         raise typer.Exit(1) from error
     except ImportError as error:
-        messages.print(f"radserve: {error.name} is missing: pip install 'radserve[export]'", style="red", markup=False)
+        _show_error(messages, f"{error.name} is missing: pip install 'radserve[export]'")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         messages.print("interrupted; what was not reported as finished was not written")
@@ -163,6 +178,27 @@ def one_line_errors() -> Iterator[Console]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _show_error(console: Console, error: object) -> None:
+    console.print(one_line(f"radserve: {error}", _LONGEST_LINE), style="red", markup=False)
+
+
+@contextmanager
+def _warnings_shown(console: Console) -> Iterator[None]:
+    """Show what the exporter logs, a line each."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = one_line(f"radserve: {record.getMessage()}", _LONGEST_LINE)
+            console.print(line, style="yellow", markup=False)
+
+    log, handler = logging.getLogger("radserve_export"), Shown(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager
@@ -205,6 +241,8 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         f"{done.name}: {what} version {done.version} in {repository}"
         f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
     )
+    if "not_measured" in done.parity:
+        typer.echo(f"{done.name}: not measured: {done.parity['not_measured']}")
     if done.is_new and done.version > 1:
         typer.echo(f"running servers go on with the version before until: radserve publish {done.name} --url ...")
     if done.evaluation is not None:

@@ -100,6 +100,9 @@ def _convert(what: str, answers: int) -> bytes:
         "no graph": _frame(messages.encode(_converted(b"\xff\xff"))),
         "no network": _frame(messages.encode(_converted(graphs={"x": _graph()}))),
         "tools": _frame(messages.encode(_converted(tools={"keras": "3\n\x1b[31m"}))),
+        "notes": _frame(messages.encode(_converted(notes=("a\n\x1b[2Jb", "c" * 600)))),
+        "many notes": _frame(messages.encode(_converted(notes=("a",) * 21))),
+        "long note": _frame(messages.encode(_converted(notes=("a" * 601,)))),
         "kind": _frame(messages.encode(messages.Failed(kind="SystemExit"))),  # type: ignore[arg-type]  # on purpose
         "lines": _frame(messages.encode(messages.Failed(kind="ConversionError", message="a\n\x1b[2Jb" + "x" * 9999))),
     }.get(what) or _frame(messages.encode(_converted()))

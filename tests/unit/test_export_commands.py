@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -11,10 +12,14 @@ import typer
 from support.exports import dense_network, image_spec, write_spec
 from typer.testing import CliRunner
 
+from radserve.errors import UntrustedModelError
 from radserve_export import commands, pipeline
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from radserve_export.network import Network
 
 app = typer.Typer()
 for command in (commands.export, commands.check, commands.train):
@@ -65,6 +70,58 @@ def test_one_model_file_belongs_to_one_spec(spec: Path) -> None:
     code, _, errors = _run("export", spec, spec, "--model", "m.keras")
     assert code == 1
     assert "--model belongs to one spec" in errors
+
+
+def _several(folder: Path, *names: str) -> list[Path]:
+    return [write_spec(folder, image_spec(name=name)) for name in names]
+
+
+def test_one_of_several_specs_that_fails_is_told_and_the_others_are_exported(tmp_path: Path, spec: Path) -> None:
+    first, second, third, last = _several(tmp_path, "first", "second", "third", "last")
+    second.write_text("name: [")
+    third.write_text("name: 1")
+    code, output, errors = _run("export", first, second, third, spec, last, "--repository", tmp_path / "models")
+    assert code == 1
+    published = [line.partition(":")[0] for line in output.splitlines()]
+    assert published == ["first", "tiny", "last"]
+    assert errors.splitlines()[0].startswith(f"radserve: {second}:1:8: not YAML")
+    assert errors.splitlines()[1].startswith(f"radserve: {third} is not an export spec")
+    assert errors.splitlines()[2:] == [f"radserve: 2 of 5 specs were not exported: {second}, {third}"]
+    assert {path.parent.name for path in (tmp_path / "models").glob("*/1")} >= {"first", "last", "tiny"}
+    assert not (tmp_path / "models/second").exists()
+
+
+def test_an_error_that_does_not_name_its_spec_is_told_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *_args: object, **_options: object) -> None:
+        msg = f"{path.name} was not loaded"
+        raise UntrustedModelError(msg)
+
+    monkeypatch.setattr(pipeline, "converted_network", refused)
+    specs = _several(tmp_path, "first", "second")
+    code, output, errors = _run("export", *specs, "--repository", tmp_path / "models")
+    assert (code, output) == (1, "")
+    assert errors.splitlines() == [
+        *(f"radserve: {spec}: tiny.keras was not loaded" for spec in specs),
+        f"radserve: 2 of 2 specs were not exported: {specs[0]}, {specs[1]}",
+    ]
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_the_exporter_warns_of_is_a_line_each_and_no_failure(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warning(*_args: object, **_options: object) -> AbstractContextManager[Network]:
+        log = logging.getLogger("radserve_export")
+        log.info("loaded")
+        log.warning("layer %s [red]is\n\x1b[2Jslow :smile:", "gru")
+        return nullcontext(dense_network())
+
+    monkeypatch.setattr(pipeline, "converted_network", warning)
+    code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
+    assert code == 0
+    assert output.startswith("tiny: published as version 1")
+    assert errors == "radserve: layer gru [red]is  [2Jslow :smile:\n"
+    assert logging.getLogger("radserve_export").handlers == []
 
 
 def test_check_says_that_nothing_is_wrong(tmp_path: Path, spec: Path) -> None:

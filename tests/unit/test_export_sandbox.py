@@ -190,6 +190,8 @@ def _open(model: Path, what: str, limits: Limits) -> None:
         ("no network", "an answer that is none"),
         ("tools", "an answer that is none"),
         ("kind", "an answer that is none"),
+        ("many notes", "an answer that is none"),
+        ("long note", "an answer that is none"),
         ("custom", "there is no ONNX operator for Evil"),
         ("lines", r"\Aa  \[2Jbx{500,600}\.\.\.\Z"),
     ],
@@ -198,6 +200,13 @@ def test_whatever_the_child_does_is_one_typed_line(hostile: Path, what: str, mes
     with pytest.raises(ConversionError, match=message) as caught:
         _open(hostile, what, Limits(memory_gib=1, time_s=60))
     assert str(caught.value).isprintable()
+
+
+def test_what_the_child_warns_of_is_logged_fit_for_a_terminal(hostile: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _open(hostile, "notes", Limits(time_s=60))
+    logged = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    texts = ["m.keras: a  [2Jb", f"m.keras: {'c' * 600}"]
+    assert logged == [("radserve_export", "WARNING", text) for text in texts]
 
 
 @pytest.mark.parametrize("what", ["sleep", "endless"])

@@ -22,11 +22,13 @@ from support.kernel import has_landlock
 from support.leftovers import children
 
 from radserve.errors import ConversionError, SpecError, UntrustedModelError
+from radserve_export.from_keras.configuration import check_configuration
 from radserve_export.from_keras.load import load_model
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.network import Conversion, Form
 from radserve_export.sandbox.limits import Limits
 from radserve_export.sandbox.network import converted_network
+from radserve_export.sandbox.text import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +60,49 @@ def test_custom_layers_and_functions_that_the_user_names_are_loaded(tmp_path: Pa
 def test_those_that_the_user_does_not_name_are_refused(tmp_path: Path, given: list[str], message: str) -> None:
     with pytest.raises(UntrustedModelError, match=message):
         load_model(_saved(tmp_path, Doubled(), Registered()), custom_objects=given)
+
+
+@pytest.mark.parametrize(
+    ("module", "class_name", "advice"),
+    [
+        ("hospital.layers", "Attention", "add --custom-objects hospital.layers:Attention"),
+        ("hospital.layers", "pack>Attention", "add --custom-objects hospital.layers:Attention"),
+        ("__main__", "Attention", "add --custom-objects MODULE:Attention, MODULE being where you define it"),
+        (None, "pack>Attention", "add --custom-objects MODULE:Attention, MODULE being where you define it"),
+        ("hospital layers", "Attention", "add --custom-objects MODULE:Attention, MODULE being where you define it"),
+    ],
+)
+def test_a_refused_custom_object_comes_with_the_option_to_add(module: str | None, class_name: str, advice: str) -> None:
+    config = sequential(described(module, class_name, {}, registered_name=class_name))
+    with pytest.raises(UntrustedModelError) as caught:
+        check_configuration(config, "m.keras")
+    assert str(caught.value).endswith(f": if that code is yours, {advice}")
+
+
+@pytest.mark.parametrize(
+    ("module", "class_name"),
+    [("os", "mkdir"), ("shutil", "rmtree"), ("keras.utils", "get_file"), ("mine", "a b"), ("mine", "A" * 200)],
+)
+def test_what_no_user_defined_is_never_advised(module: str, class_name: str) -> None:
+    with pytest.raises(UntrustedModelError) as caught:
+        check_configuration(sequential(described(module, class_name, {})), "m.keras")
+    assert "add --custom-objects" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        described("m\x1b[2J\n" * 999, "Evil", {}),
+        described("evil", "E\u202e\n" * 999, {}),
+        described("keras.layers", "Lambda", {"name": "\x07\n" * 999}),
+        dense(kernel_initializer="http://\n\x1b" * 999),
+    ],
+)
+def test_text_of_a_refused_file_is_short_and_printable(layer: dict[str, Any]) -> None:
+    with pytest.raises(UntrustedModelError) as caught:
+        check_configuration(sequential(layer), "m.keras")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < LONGEST
 
 
 def test_another_object_under_the_name_of_one_that_is_given_is_refused(tmp_path: Path) -> None:

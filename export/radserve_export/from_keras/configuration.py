@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from radserve.errors import UntrustedModelError
 from radserve_export.from_keras._tensorflow import keras
+from radserve_export.sandbox.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -44,6 +45,9 @@ _PARTS = (
     *(keras.DTypePolicy, keras.dtype_policies.DTypePolicyMap),
 )
 _NOT_OF_TENSORS = frozenset({"get", "serialize", "deserialize"})
+_LONGEST_NAME = 120
+# What a hostile file would call: it must not be able to make radserve advise that.
+_NEVER_ADVISED = sys.stdlib_module_names | {"keras", "tensorflow"}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -82,8 +86,18 @@ def check_configuration(
 
 
 def refusal(model: str, what: str, why: str) -> UntrustedModelError:
-    """The error of something that is not let through."""
-    return UntrustedModelError(f"{model} was not loaded: {what}: {why}")
+    """The error of something that is not let through; the text of the file in it is cut, and made printable."""
+    return UntrustedModelError(f"{one_line(model, 100)} was not loaded: {one_line(what, _LONGEST_NAME)}: {why}")
+
+
+def _advice(module: str | None, name: str) -> str:
+    """The option that lets a custom object in, as far as a file tells."""
+    parts = (module or "").split(".")
+    if parts[0] in _NEVER_ADVISED or not name.isidentifier() or len(f"{module}{name}") > _LONGEST_NAME:
+        return ""
+    is_known = parts[0] != "__main__" and all(map(str.isidentifier, parts))
+    option, where = (module, "") if is_known else ("MODULE", ", MODULE being where you define it")
+    return f": if that code is yours, add --custom-objects {option}:{name}{where}"
 
 
 class _Look:
@@ -130,7 +144,7 @@ class _Look:
         if registered not in (None, name, class_name) or not self._is_keras(class_name, module, name):
             what = f"{name} of {module}" if module else registered or name
             why = "only Keras' own layers and functions are loaded, and custom objects that --custom-objects names"
-            raise refusal(self._model, _called(described) if own == "Lambda" else what, why)
+            raise refusal(self._model, _called(described) if own == "Lambda" else what, why + _advice(module, own))
 
     def _is_keras(self, class_name: str, module: str | None, name: str) -> bool:
         if class_name == "function":

@@ -8,14 +8,18 @@ with its parent.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from radserve_export.sandbox.confine import confine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from radserve_export.network import Network
     from radserve_export.sandbox.messages import Answer, Convert, Request, Run
 
@@ -105,8 +109,9 @@ class _Worker:
 
         from radserve_export.from_keras.convert import convert  # noqa: PLC0415 - a file that is refused does not wait for it
 
-        # The hash is the parent's to say.
-        self._network = convert(model, request.conversion, source_sha256="")
+        with _warnings() as warned:
+            # The hash is the parent's to say.
+            self._network = convert(model, request.conversion, source_sha256="")
         graphs = {messages.NETWORK: self._network.graph} | {
             name: part.graph for name, part in self._network.parts.items()
         }
@@ -115,6 +120,7 @@ class _Worker:
             vocabulary=self._network.vocabulary,
             tokenizer=self._network.tokenizer,
             tools=self._network.tools,
+            notes=_noted(warned),
         )
 
     def _run(self, request: Run) -> Answer:
@@ -124,6 +130,34 @@ class _Worker:
             raise RuntimeError
         part = self._network.parts[request.part] if request.part else self._network
         return messages.Answered(outputs=messages.pack(part.reference(messages.unpack(request.inputs))))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the exporter warns of meanwhile; the parent shows it to the user, who cannot see this process."""
+    found: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    log, listener = logging.getLogger("radserve_export"), Listener(logging.WARNING)
+    log.addHandler(listener)
+    try:
+        yield found
+    finally:
+        log.removeHandler(listener)
+
+
+def _noted(warned: list[str]) -> tuple[str, ...]:
+    """No more, and none longer, than the parent takes."""
+    from radserve_export.sandbox.messages import MAX_NOTES  # noqa: PLC0415 - as in main
+    from radserve_export.sandbox.text import LONGEST  # noqa: PLC0415 - as in main
+
+    if len(warned) > MAX_NOTES:
+        rest = len(warned) - MAX_NOTES + 1
+        warned = [*warned[: MAX_NOTES - 1], f"{rest} more warnings like these are not shown"]
+    return tuple(one[:LONGEST] for one in warned)
 
 
 def _is_exhausted(error: BaseException | None) -> bool:

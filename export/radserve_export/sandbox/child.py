@@ -17,6 +17,7 @@ import radserve
 import radserve_export
 from radserve.errors import ConversionError, ExportError, MissingExtraError, SpecError, UntrustedModelError
 from radserve_export.sandbox.messages import LENGTH_BYTES, MAX_BYTES, Failed, decode_answer, encode
+from radserve_export.sandbox.text import one_line
 
 if TYPE_CHECKING:
     from typing import Self
@@ -39,7 +40,6 @@ _ERRORS: dict[str, type[ExportError]] = {
     "UntrustedModelError": UntrustedModelError,
     "ConversionError": ConversionError,
 }
-_LONGEST_MESSAGE = 600
 _CHUNK = 1 << 20
 
 
@@ -199,12 +199,6 @@ class Child:
         return ConversionError(
             f"the process that reads {self._name} gave an answer that is none: do not trust the file"
         )
-
-
-def one_line(text: str) -> str:
-    """Text from the child, fit for a terminal."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return shown if len(shown) <= _LONGEST_MESSAGE else shown[:_LONGEST_MESSAGE] + "..."
 
 
 def _environment(home: Path, paths: list[str]) -> dict[str, str]:

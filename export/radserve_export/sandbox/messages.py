@@ -14,6 +14,7 @@ import numpy as np
 
 from radserve.errors import ConversionError
 from radserve_export.network import Conversion
+from radserve_export.sandbox.text import LONGEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LENGTH_BYTES = 8
 MAX_BYTES = 4 * 2**30
 NETWORK = ""  # the part that is the network itself
+MAX_NOTES = 20
 
 Kind = Literal["SpecError", "UntrustedModelError", "ConversionError", "MissingExtraError", "memory", "unconfined"]
 _Number = Literal[
@@ -40,6 +42,7 @@ _Number = Literal[
     "float64",
 ]
 _Name = Annotated[str, msgspec.Meta(max_length=1024)]
+_Note = Annotated[str, msgspec.Meta(max_length=LONGEST)]
 _Length = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
 _Version = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[\w.+-]+\Z")]
 
@@ -80,12 +83,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Graphs by part, NETWORK among them, and what is known of the model."""
+    """Graphs by part, NETWORK among them, what is known of the model, and what its user should know."""
 
     graphs: dict[_Name, bytes]
     vocabulary: Annotated[int, msgspec.Meta(ge=0, le=2**40)] | None
     tokenizer: Annotated[bytes, msgspec.Meta(max_length=2**26)] | None
     tools: dict[_Version, _Version]
+    notes: Annotated[tuple[_Note, ...], msgspec.Meta(max_length=MAX_NOTES)] = ()
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from radserve_export.network import Network, Part
 from radserve_export.sandbox.child import Child
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
 from radserve_export.sandbox.messages import NETWORK, Answered, Convert, Converted, Run, pack, unpack
+from radserve_export.sandbox.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve_export.network import Arrays, Conversion, Runner
+
+_LOG = logging.getLogger("radserve_export")
 
 
 @contextmanager
@@ -39,7 +43,8 @@ def converted_network(
     """Check, load and convert a model in a process of its own, which lives as long as the context.
 
     That process has no network, starts no program, writes nowhere but into a
-    private folder, and has a memory and a time limit.
+    private folder, and has a memory and a time limit. What it warns of while it
+    converts is logged here, on the logger ``radserve_export``.
 
     Args:
         path: A ``.keras`` archive, an HDF5 file or a SavedModel folder.
@@ -65,6 +70,8 @@ def converted_network(
             answer = child.ask(Convert(path=str(copy), conversion=conversion, custom_objects=tuple(custom_objects)))
             if not isinstance(answer, Converted) or NETWORK not in answer.graphs:
                 raise _nonsense(path.name)
+            for note in answer.notes:
+                _LOG.warning("%s: %s", path.name, one_line(note))
             parts = {
                 name: Part(graph=_graph(content, path.name), reference=_runner(child, name, path.name))
                 for name, content in answer.graphs.items()
