@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from radserve.errors import RadserveError
 
 _SHOWN_FINDINGS = 3
+_AREA_DIGITS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,8 @@ class Region:
         value: Its value in the label map.
         is_positive: Whether any pixel has it.
         pixel_count: How many do, on the source image's grid.
-        area_mm2: Their area, square millimetres; None where the file states no Pixel Spacing.
+        area_mm2: Their area, square millimetres, not rounded; None where the file states
+            no Pixel Spacing.
         code: What the label means, coded.
     """
 
@@ -180,13 +182,18 @@ class Region:
     code: Code
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as ``to_json`` writes them."""
+        """Plain values, as ``to_json`` writes them.
+
+        ``area_mm2`` is rounded to six significant digits, not decimals: the error is
+        below a millionth of the area however small the pixels are, far below that of
+        any outline, and ``pixel_count`` is exact.
+        """
         return {
             "label": self.label,
             "value": self.value,
             "is_positive": self.is_positive,
             "pixel_count": self.pixel_count,
-            "area_mm2": self.area_mm2,
+            "area_mm2": None if self.area_mm2 is None else float(f"{self.area_mm2:.{_AREA_DIGITS}g}"),
             "code": {"value": self.code.value, "scheme": self.code.scheme, "meaning": self.code.meaning},
         }
 

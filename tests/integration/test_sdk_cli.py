@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
-from support.repositories import write_python
+from support.repositories import write_add_one, write_python
 
 from radserve.cli import main
 from radserve_server import EmbeddedServer
@@ -47,6 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     repository = tmp_path_factory.mktemp("repository")
     write_classifier(repository, image_contract())
     write_classifier(repository, text_contract())
+    write_add_one(repository)
     with EmbeddedServer(repository, verify=False, supervise=False) as running:
         yield running
 
@@ -99,6 +100,19 @@ def test_all_answered_is_exit_status_0_and_the_table_shows_the_intended_use(
     assert done.returncode == 0
     for shown in ("dark", "positive", "DARK", "For tests only"):
         assert shown in done.stdout
+
+
+def test_columns_that_no_input_fills_are_left_out(server: EmbeddedServer, radserve: Run) -> None:
+    shown = radserve("predict", "brightness", MR, "--url", server.grpc_url).stdout
+    header, *_ = (line for line in shown.splitlines() if "input" in line)
+    assert [cell.strip() for cell in header.strip("┃ ").split("┃")] == ["input", "answer"]
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_model_of_tensors_is_refused_once(server: EmbeddedServer, radserve: Run, more: tuple[str, ...]) -> None:
+    done = radserve("predict", "add_one", CT, MR, CT, "--url", server.grpc_url, *more)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "add_one takes tensors as they are: call infer()" in done.stderr
 
 
 def test_a_refused_input_stands_in_the_table_with_its_error(server: EmbeddedServer, radserve: Run) -> None:
@@ -170,8 +184,9 @@ def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer, radserve:
 
 def test_models_are_listed(server: EmbeddedServer, radserve: Run) -> None:
     plain = [json.loads(line) for line in radserve("models", "--url", server.grpc_url, "--json").stdout.splitlines()]
-    assert [(line["model"], line["accepts"]) for line in plain] == [("brightness", "CT"), ("triage", "text: en, zh")]
-    assert plain[0]["contract_sha256"] == image_contract().sha256
+    accepted = [("add_one", "X FP32 [4]"), ("brightness", "CT"), ("triage", "text: en, zh")]
+    assert [(line["model"], line["accepts"]) for line in plain] == accepted
+    assert plain[1]["contract_sha256"] == image_contract().sha256
     assert "brightness" in radserve("models", "--url", server.grpc_url).stdout
 
 

@@ -136,6 +136,14 @@ def test_the_command_tells_what_was_found(
     assert not caught.value.code
     shown = capsys.readouterr().out
     if not json_wanted:
+        header, *_ = (line for line in shown.splitlines() if "input" in line)
+        assert [cell.strip() for cell in header.strip("┃ ").split("┃")] == [
+            "input",
+            "answer",
+            "decision",
+            "code",
+            "version",
+        ]
         assert "organ: " in shown
         assert "pixels" in shown
         assert "mm²" in shown
@@ -152,7 +160,8 @@ def test_the_command_tells_what_was_found(
 def test_the_command_writes_label_maps_as_pictures(
     server: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / name for name in ("one.dcm", "two.dcm", "three.dcm")]
+    paths = [tmp_path / name for name in ("one.dcm", "two.dcm", "more/one.DCM")]
+    paths[2].parent.mkdir()
     drawn = truth(ROWS, COLUMNS)
     picture(drawn).save_as(paths[0], enforce_file_format=True)
     paths[1].write_bytes(b"no DICOM")
@@ -162,11 +171,37 @@ def test_the_command_writes_label_maps_as_pictures(
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--output", str(folder)])
     assert caught.value.code == 1
-    assert len(capsys.readouterr().out.splitlines()) == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["0001.png", "0003.png"]
-    with Image.open(folder / "0001.png") as one, Image.open(folder / "0003.png") as three:
+    told = [json.loads(line).get("label_map") for line in capsys.readouterr().out.splitlines()]
+    assert told == [str(folder / "one.png"), None, str(folder / "one_2.png")]
+    assert sorted(path.name for path in folder.iterdir()) == ["one.png", "one_2.png"]
+    with Image.open(folder / "one.png") as one, Image.open(folder / "one_2.png") as three:
         np.testing.assert_array_equal(np.asarray(one), drawn)
         np.testing.assert_array_equal(np.asarray(three), drawn[::-1])
+        assert not one.info
     with pytest.raises(SystemExit):
         main([*arguments, "--output", str(paths[0])])
     assert f"cannot write to {paths[0]}: File exists" in capsys.readouterr().err
+
+
+def test_label_maps_are_overwritten_only_by_force(
+    server: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(truth(ROWS, COLUMNS)).save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    place = tmp_path / "maps" / "one.png"
+    place.parent.mkdir()
+    place.write_bytes(b"drawn by hand")
+    arguments = ["predict", "stretched", str(tmp_path / "one.dcm"), "--url", server.grpc_url]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--output", str(place.parent)])
+    assert (caught.value.code, place.read_bytes()) == (1, b"drawn by hand")
+    told = capsys.readouterr()
+    assert not told.out
+    assert f"{place} is there already" in told.err
+    assert "--force" in told.err
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--output", str(place.parent), "--force"])
+    assert not caught.value.code
+    assert "label map" in (shown := capsys.readouterr().out)
+    assert "one.png" in shown
+    with Image.open(place) as written:
+        assert written.size == (COLUMNS, ROWS)

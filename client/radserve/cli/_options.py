@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 
 from radserve.options import TLS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "tls_from", "wide_console"]
+    from rich.text import Text
+
+__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "filled_table", "tls_from", "wide_console"]
 
 Url = Annotated[str, typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer.")]
@@ -42,3 +46,12 @@ def wide_console() -> Console:
     """Standard output for tables; as wide as they like where it is no terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH)
+
+
+def filled_table(names: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table without the columns that no row fills; the first one always stays."""
+    kept = [place for place in range(len(names)) if not place or any(str(row[place]) for row in rows)]
+    table = Table(*(Column(names[place], overflow="fold") for place in kept))
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
+    return table

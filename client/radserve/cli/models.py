@@ -6,13 +6,15 @@ import json as jsonlib
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from, wide_console
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, filled_table, tls_from, wide_console
 from radserve.client import Client
 
 if TYPE_CHECKING:
     from radserve.contracts import Contract
+
+_COLUMNS = ("model", "version", "task", "accepts", "labels", "description")
 
 
 def models(
@@ -33,13 +35,19 @@ def models(
         for contract in contracts:
             typer.echo(jsonlib.dumps(_plain(contract), ensure_ascii=False))
         return
-    table = Table("model", "version", "task", "accepts", "labels", "description")
-    for contract in contracts:
-        labels = ", ".join(label.name for label in contract.labels)
-        row = (contract.name, str(contract.version), contract.task.value, _accepts(contract), labels)
-        table.add_row(*row, contract.description)
+    rows = [
+        [
+            Text(contract.name),
+            str(contract.version),
+            contract.task.value,
+            Text(_accepts(contract)),
+            Text(", ".join(label.name for label in contract.labels)),
+            Text(contract.description),
+        ]
+        for contract in contracts
+    ]
     console = wide_console()
-    console.print(table)
+    console.print(filled_table(_COLUMNS, rows))
     for contract in contracts:
         if contract.intended_use:
             console.print(f"{contract.name}: {contract.intended_use}", markup=False)

@@ -7,15 +7,15 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
 from rich.text import Text
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from, wide_console
+from radserve.cli._label_maps import STANDARD_INPUT, picture_paths, write_picture
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, filled_table, tls_from, wide_console
 from radserve.client import Client
 from radserve.contracts import Task, TextInput
 from radserve.errors import InputError, RadserveError
@@ -23,18 +23,25 @@ from radserve.options import Priority
 from radserve.results import Classification, GeneratedText, Rejection, Segmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from radserve.client import Model
     from radserve.contracts import Code
     from radserve.results import Region, Result
 
     Item = tuple[str, "str | bytes | RadserveError"]
-    Answered = tuple[str, Result | RadserveError]
 
-_STANDARD_INPUT = "-"
 _PROGRESS_FROM = 4
-_COLUMNS = ("probability", "decision", "code", "version")
+_WHOLE_FROM = 99.5  # mm²: from here on three digits are a whole number
+_COLUMNS = ("input", "answer", "probability", "decision", "code", "version", "label map")
+
+
+class _Answered(NamedTuple):
+    """An input's name, what came of it, and where its label map was written."""
+
+    name: str
+    answer: Result | RadserveError
+    label_map: Path | None = None
 
 
 class Urgency(str, Enum):
@@ -61,10 +68,9 @@ def predict(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", help="Folder for label maps: 0001.png for the first input (pixels are label numbers)."
-        ),
+        typer.Option("--output", help="Folder for label maps: a.png for a.dcm (pixels are label numbers)."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite label maps that are there already.")] = False,
     timeout: Timeout = 30.0,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
@@ -79,12 +85,7 @@ def predict(
     with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
         served = client.model(model)
         reads_text = isinstance(served.contract.input, TextInput)
-        if text and not reads_text:
-            msg = f"model {model} reads files: leave --text out"
-            raise InputError(msg)
-        if output and served.contract.task is not Task.IMAGE_SEGMENTATION:
-            msg = f"model {model} gives no label maps: leave --output out"
-            raise InputError(msg)
+        _check_usage(served, text=bool(text), output=bool(output))
         names = [name for given in inputs or [] for name in _names(given, reads_text=reads_text)]
         items = [_item(name, reads_text=reads_text) for name in names]
         wanted = ".txt file" if reads_text else "file"
@@ -94,14 +95,31 @@ def predict(
         items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
         urgency = None if priority is None else Priority[priority.name]
         answers = _answers(served, items, urgency, frame)
-        answers = _saved(answers, output) if output else answers
+        if output:
+            paths = picture_paths([name for name, _ in items], output, force=force)
+            answers = _saved(answers, paths, force=force)
         failed = _print_lines(answers) if json else _print_table(answers, len(items), served.contract.intended_use)
     raise typer.Exit(1 if failed else 0)
 
 
+def _check_usage(served: Model, *, text: bool, output: bool) -> None:
+    """Refuse once what would be refused of every input."""
+    task = served.contract.task
+    problem = None
+    if task is Task.TENSORS:
+        problem = "takes tensors as they are: call infer() from Python instead"
+    elif text and not isinstance(served.contract.input, TextInput):
+        problem = "reads files: leave --text out"
+    elif output and task is not Task.IMAGE_SEGMENTATION:
+        problem = "gives no label maps: leave --output out"
+    if problem:
+        msg = f"model {served.name} {problem}"
+        raise InputError(msg)
+
+
 def _names(given: str, *, reads_text: bool) -> list[str]:
     """An input, or the files in a folder: all that end in .txt for text models, all but tables and hidden ones else."""
-    if given == _STANDARD_INPUT or not Path(given).is_dir():
+    if given == STANDARD_INPUT or not Path(given).is_dir():
         return [given]
     found = []
     for folder, folders, files in os.walk(given):
@@ -118,9 +136,9 @@ def _is_empty(given: str, names: list[str]) -> bool:
 def _item(name: str, *, reads_text: bool) -> Item:
     """An input's name, and its source or why it has none."""
     if not reads_text:
-        return name, sys.stdin.buffer.read() if name == _STANDARD_INPUT else name
+        return name, sys.stdin.buffer.read() if name == STANDARD_INPUT else name
     try:
-        raw = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
+        raw = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
         return name, raw.decode()
     except OSError as error:
         return name, InputError(f"the file cannot be read: {error.strerror}")
@@ -128,59 +146,59 @@ def _item(name: str, *, reads_text: bool) -> Item:
         return name, InputError("the file is not UTF-8 text")
 
 
-def _answers(model: Model, items: list[Item], priority: Priority | None, frame: int | None) -> Iterator[Answered]:
+def _answers(model: Model, items: list[Item], priority: Priority | None, frame: int | None) -> Iterator[_Answered]:
     readable = (source for _, source in items if not isinstance(source, RadserveError))
     answers = model.predict_many(readable, frame=frame, priority=priority)
     for name, source in items:
         answer = source if isinstance(source, RadserveError) else next(answers)
-        yield name, answer.error if isinstance(answer, Rejection) else answer
+        yield _Answered(name, answer.error if isinstance(answer, Rejection) else answer)
 
 
-def _saved(answers: Iterator[Answered], folder: Path) -> Iterator[Answered]:
+def _saved(answers: Iterator[_Answered], paths: Sequence[Path], *, force: bool) -> Iterator[_Answered]:
     """Write the label maps as they pass."""
-    from PIL import Image  # noqa: PLC0415 - slow, and seldom needed
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, (name, answer) in enumerate(answers, start=1):
-            if isinstance(answer, Segmentation):
-                Image.fromarray(answer.label_map).save(folder / f"{number:04d}.png")
-            yield name, answer
-    except OSError as error:
-        msg = f"cannot write to {folder}: {error.strerror}"
-        raise InputError(msg) from error
+    for answered, path in zip(answers, paths, strict=True):
+        if isinstance(answered.answer, Segmentation):
+            write_picture(answered.answer.label_map, path, force=force)
+            yield answered._replace(label_map=path)
+        else:
+            yield answered
 
 
-def _print_lines(answers: Iterator[Answered]) -> int:
+def _print_lines(answers: Iterator[_Answered]) -> int:
     failed = 0
-    for name, answer in answers:
+    for name, answer, label_map in answers:
         plain: dict[str, Any] = {"input": name}
         if isinstance(answer, RadserveError):
             failed += 1
             plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
         else:
             plain |= answer.to_dict()
+            plain |= {"label_map": str(label_map)} if label_map else {}
         typer.echo(jsonlib.dumps(plain, ensure_ascii=False, allow_nan=False))
     return failed
 
 
-def _print_table(answers: Iterator[Answered], total: int, intended_use: str) -> int:
+def _print_table(answers: Iterator[_Answered], total: int, intended_use: str) -> int:
     failed = 0
-    table = Table(Column("input", overflow="fold"), Column("answer", overflow="fold"), *_COLUMNS)
+    rows: list[tuple[str | Text, ...]] = []
     with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
-        for name, answer in progress.track(answers, total=total, description="predicting"):
-            shown = Text("".join(character if character.isprintable() else "?" for character in name))
+        for name, answer, label_map in progress.track(answers, total=total, description="predicting"):
             if isinstance(answer, RadserveError):
                 failed += 1
-                table.add_row(shown, Text(f"{type(answer).__name__}: {answer}", style="red"))
+                refusal = Text(f"{type(answer).__name__}: {answer}", style="red")
+                rows.append((_printable(name), refusal, *[""] * (len(_COLUMNS) - 2)))
                 continue
-            for cells in _rows(answer):
-                table.add_row(shown, *cells, str(answer.version))
+            where = _printable(str(label_map)) if label_map else ""
+            rows += [(_printable(name), *cells, str(answer.version), where) for cells in _rows(answer)]
     console = wide_console()
-    console.print(table)
+    console.print(filled_table(_COLUMNS, rows))
     if intended_use:
         console.print(Text(intended_use))
     return failed
+
+
+def _printable(name: str) -> Text:
+    return Text("".join(character if character.isprintable() else "?" for character in name))
 
 
 def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
@@ -200,8 +218,11 @@ def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
 
 
 def _extent(region: Region) -> str:
-    area = "" if region.area_mm2 is None else f" ({region.area_mm2:.0f} mm²)"
-    return f"{region.label}: {region.pixel_count} pixels{area}"
+    """Pixels, and the area to three digits: the smallest lesion has one that is not 0."""
+    if region.area_mm2 is None:
+        return f"{region.label}: {region.pixel_count} pixels"
+    area = f"{region.area_mm2:.0f}" if region.area_mm2 >= _WHOLE_FROM else f"{region.area_mm2:.3g}"
+    return f"{region.label}: {region.pixel_count} pixels ({area} mm²)"
 
 
 def _code(code: Code) -> Text:
