@@ -7,43 +7,31 @@ image's channels, last in Keras, come first for ONNX' convolutions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
-from support.weights import randomise, settle
+import typer
+from support.applications import APPLICATIONS, BOUND, application, images
+from support.exports import write_spec
+from typer.testing import CliRunner
 
-from radserve_export.from_keras._tensorflow import keras
+from radserve.contracts.manifest import read_manifest
+from radserve_export import commands
 from radserve_export.from_keras.convert import convert
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.graphs.checked import Chain
 
-# Largest difference, relative to the largest logit. With random weights rounding errors grow from layer to layer:
-# in InceptionV3 Keras' own float32 differs from float64 by 1.1e-4, and ONNX Runtime's by 0.8e-4.
-BOUND = 2e-4
-# Rows and columns, small but enough for every stage; largest value of a pixel.
-APPLICATIONS = {
-    "MobileNetV3Small": (64, 255),
-    "ResNet50V2": (64, 1),
-    "DenseNet121": (64, 1),
-    "InceptionV3": (107, 1),
-    "Xception": (71, 1),
-    "VGG16": (32, 1),
-    "EfficientNetV2B0": (64, 255),
-    "NASNetMobile": (64, 1),
-    "ConvNeXtTiny": (64, 255),
-}
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _QUICK = ("MobileNetV3Small",)
 _CASES = [name if name in _QUICK else pytest.param(name, marks=pytest.mark.full) for name in APPLICATIONS]
 
-
-def _model(name: str, size: int, brightest: float) -> keras.Model:
-    application = getattr(keras.applications, name)
-    options: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3), "classes": 10}
-    model = randomise(application(classifier_activation=None, **options))
-    images = np.random.default_rng(1).uniform(0, brightest, (16, size, size, 3))
-    return settle(model, images.astype(np.float32))
+app = typer.Typer()
+for command in (commands.export, commands.check):
+    app.command()(command)
 
 
 def _turns(model: onnx.ModelProto) -> list[str]:
@@ -61,14 +49,33 @@ def _turns(model: onnx.ModelProto) -> list[str]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", _CASES)
 def test_an_application_is_equal_to_keras_and_turns_its_axes_once(name: str) -> None:
-    size, brightest = APPLICATIONS[name]
-    model = _model(name, size, brightest)
+    model = application(name, images(name, 16, seed=1), classes=10)
     network = convert(model, source_sha256="0" * 64)
-    images = np.random.default_rng(0).uniform(0, brightest, (3, size, size, 3)).astype(np.float32)
-    got = Chain([network.graph])({NETWORK_INPUT: images})[NETWORK_OUTPUT]
-    want = np.asarray(model(images, training=False))
+    pixels = images(name, 3)
+    got = Chain([network.graph])({NETWORK_INPUT: pixels})[NETWORK_OUTPUT]
+    want = np.asarray(model(pixels, training=False))
     largest = np.abs(want).max()
     difference = np.abs(got - want).max() / largest
     assert np.ptp(want, axis=0).max() > 0.01 * largest, "images must differ for the comparison to mean something"
     assert difference <= BOUND
     assert _turns(network.graph) == ["Transpose"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_an_application_is_exported_by_four_lines_and_nothing_is_wrong_with_it(tmp_path: Path, name: str) -> None:
+    model = application(name, images(name, 16, seed=1), classes=10)
+    model.save(tmp_path / "someones.keras")
+    bound = BOUND * float(np.abs(model(images(name, 3), training=False)).max())
+    parity = {"input_range": [0, APPLICATIONS[name][1]], "atol": bound, "rtol": 0}
+    path = write_spec(tmp_path, {"name": "net", "task": "tensors", "model": "someones.keras", "parity": parity})
+    models = tmp_path / "models"
+    done = CliRunner().invoke(app, ["export", str(path), "--repository", str(models)])
+    assert done.exit_code == 0, done.output
+    checked = CliRunner().invoke(app, ["check", str(models)])
+    assert (checked.exit_code, checked.output) == (0, f"{models}: nothing wrong\n")
+    manifest = read_manifest(models / "net/1/manifest.json")
+    assert manifest.parity["batch_sizes"] == [1, 2, 7, 64]
+    for output in manifest.parity["outputs"].values():
+        assert 0 < output["max_abs"] <= bound, "two programs that compute the same round differently"
