@@ -19,9 +19,11 @@ _HEAD = """# Model repository
 
 Written by `radserve export` from the models' manifests; do not edit.
 
-Accuracy, and skew (served probabilities against Keras on the same files), are measured through the whole path; parity
-is the largest difference between the exported graphs and Keras on random inputs.
+Accuracy, and skew (served answers against Keras on the same files), are measured through the whole path. Parity is
+the largest difference between the exported graphs and Keras on the inputs named beside it; the bounds of each output
+are in the version's `manifest.json`. What is missing or empty was not measured.
 """
+_COLUMNS = ("model", "version", "accuracy", "samples", "largest skew", "parity", "compared on", "steps")
 
 
 def summarise(repository: Path) -> bytes:
@@ -38,26 +40,40 @@ def summarise(repository: Path) -> bytes:
     except (OSError, ValueError) as error:
         msg = f"{repository}: {error}"
         raise RepositoryError(msg) from error
-    rows = [
-        "| model | version | accuracy | samples | largest skew | parity | steps |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(manifest) for manifest in manifests),
-    ]
-    parts = [_HEAD, "\n".join(rows) + "\n"]
+    parts = [_HEAD, _table([_row(manifest) for manifest in manifests])]
     parts += [_details(m.name, m.evaluation) for m in manifests if m.evaluation and "labels" in m.evaluation]
     return "\n".join(parts).encode()
 
 
-def _row(manifest: Manifest) -> str:
-    found = manifest.evaluation or {}
-    metric = found.get("metric", "accuracy")
-    reached = f"{found[metric]:.3f}" if found else "not measured"
-    reached += "" if metric == "accuracy" else f" ({metric})"
-    skew = f"{found['skew']['max']:.1e}" if found else "not measured"
-    parity = max((output["max_abs"] for output in manifest.parity.get("outputs", {}).values()), default=0.0)
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """All columns that any model fills."""
+    kept = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
+    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
+    return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
+
+
+def _row(manifest: Manifest) -> tuple[str, ...]:
+    found = manifest.evaluation
+    reached = samples = skew = ""
+    if found:
+        metric = found.get("metric", "accuracy")
+        reached = f"{found[metric]:.3f}" + ("" if metric == "accuracy" else f" ({metric})")
+        samples, skew = str(found["n"]), f"{found['skew']['max']:.1e}"
+    outputs = manifest.parity.get("outputs")
+    parity = f"{max(output['max_abs'] for output in outputs.values()):.1e}" if outputs else ""
     steps = ", ".join(f"`{name}`" for name in manifest.models[1:])
-    cells = (f"`{manifest.name}`", manifest.version, reached, found.get("n", 0), skew, f"{parity:.1e}", steps)
-    return f"| {' | '.join(map(str, cells))} |"
+    compared = _compared_on(manifest.parity)
+    return f"`{manifest.name}`", str(manifest.version), reached, samples, skew, parity, compared, steps
+
+
+def _compared_on(parity: dict[str, Any]) -> str:
+    """Which inputs the parity gate saw."""
+    told = {
+        "random batches of ": ", ".join(map(str, parity.get("batch_sizes", ()))),
+        "lengths ": ", ".join(map(str, parity.get("lengths", ()))),
+        "real inputs: ": str(parity.get("real_inputs") or ""),
+    }
+    return "; ".join(f"{what}{values}" for what, values in told.items() if values)
 
 
 def _details(name: str, evaluation: dict[str, Any]) -> str:
@@ -102,4 +118,6 @@ def embed(summary: str, text: str) -> str:
 
 if __name__ == "__main__":
     target, repository = map(Path, sys.argv[1:])
-    target.write_text(embed(summarise(repository).decode(), target.read_text(encoding="utf-8")), encoding="utf-8")
+    made = summarise(repository)
+    (repository / SUMMARY_FILE).write_bytes(made)
+    target.write_text(embed(made.decode(), target.read_text(encoding="utf-8")), encoding="utf-8")
