@@ -22,7 +22,7 @@ from radserve_export.from_keras.tracing import (
     failure,
     naming_the_layer,
     one_graph,
-    path_of_scope,
+    placed,
     traced,
 )
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
@@ -31,14 +31,18 @@ from radserve_export.graphs.cleanup import published_form
 from radserve_export.network import DECODER, ENCODER, Conversion, Form, Network, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from radserve_export.from_keras.tracing import Call
     from radserve_export.network import Arrays, Decoding, Runner
 
+    Place = Callable[[str], str]
+
 _PLAIN = Conversion(form=Form.PLAIN)
+_NOT_COMPUTED = ("bfloat16", "float8")
+_NOT_SERVED = (*_NOT_COMPUTED, "complex")
 
 
 def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha256: str) -> Network:
@@ -123,17 +127,21 @@ def part(
         runs it with the layers as Keras made them.
 
     Raises:
-        ConversionError: A layer cannot be exported.
+        ConversionError: A layer, or an operation between layers, cannot be exported.
     """
     specs = list(inputs.values())
     # Recurrent layers inside a TimeDistributed are replaced, too: it calls them as they are then.
-    with naming_the_layer(model), native_recurrent(model) as handlers, better_layers(model):
+    with naming_the_layer(model), placed(model) as place, native_recurrent(model) as handlers, better_layers(model):
         function = traced(calls, specs)
         concrete = one_graph(function)
-        shapes = {name: _shape(name, tensor) for name, tensor in zip(outputs, concrete.outputs, strict=True)}
+        answers = dict(zip(outputs, concrete.outputs, strict=True))
+        _refuse_types("input", inputs)
+        _refuse_computing(model, concrete.graph.get_operations(), place)
+        _refuse_types("output", answers)
+        shapes = {name: _shape(name, tensor) for name, tensor in answers.items()}
         arguments = [spec.name for spec in function.input_signature]
         graph, failures = emit(concrete, handlers, arguments)
-    _refuse(model, graph, failures)
+    _refuse(model, graph, failures, place)
     _restore_inputs(graph.graph, dict(zip(arguments, specs, strict=True)))
     made = published_form(
         graph, inputs={name: spec.shape for name, spec in inputs.items()}, outputs=shapes, graph_name=graph_name
@@ -149,11 +157,36 @@ def _shape(name: str, tensor: Any) -> list[int | None]:  # noqa: ANN401 - Tensor
     return list(tensor.shape.as_list())
 
 
-def _refuse(model: keras.Model, graph: onnx.ModelProto, failures: Mapping[str, str]) -> None:
+def _refuse_types(side: str, tensors: Mapping[str, Any]) -> None:
+    """Refuse numbers that Triton has no type for."""
+    for name, tensor in tensors.items():
+        if tensor.dtype.name.startswith(_NOT_SERVED):
+            msg = (
+                f"{side} {name} has elements of type {tensor.dtype.name}, which cannot be served:"
+                " build the model with real numbers of type float32 there"
+            )
+            raise ConversionError(msg)
+
+
+def _refuse_computing(model: keras.Model, nodes: Sequence[tf.Operation], place: Place) -> None:
+    """Refuse numbers that ONNX Runtime does not compute with: the converter goes on, and names no layer."""
+    computing = [node for node in nodes if any(t.dtype.base_dtype.name.startswith(_NOT_COMPUTED) for t in node.outputs)]
+    if not computing:
+        return
+    # Keras casts what a layer takes before it enters the layer.
+    first = min(computing, key=lambda node: (not place(node.name), node.type == "Cast"))
+    reason = (
+        f"it computes in {first.outputs[0].dtype.base_dtype.name}, which ONNX Runtime does not: build the model with"
+        " dtype float32, load the same weights, and save the model again"
+    )
+    raise failure(model, place(first.name), reason)
+
+
+def _refuse(model: keras.Model, graph: onnx.ModelProto, failures: Mapping[str, str], place: Place) -> None:
     """Refuse a graph with nodes that could not be converted; those that were dropped since do no harm."""
     for node in all_nodes(graph.graph.node):
         if node.name in failures:
-            raise failure(model, path_of_scope(model, node.name), failures[node.name])
+            raise failure(model, place(node.name), failures[node.name])
 
 
 def _restore_inputs(graph: onnx.GraphProto, inputs: Mapping[str, tf.TensorSpec]) -> None:

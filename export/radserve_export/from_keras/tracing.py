@@ -1,4 +1,4 @@
-"""Traces a Keras model for conversion, and says which layer it was that failed.
+"""Traces a Keras model for conversion, and says which layer or operation it was that failed.
 
 Some layers are traced in another way than they run, with the same result and
 graphs that serve better: TimeDistributed, which Keras unrolls into one copy of
@@ -52,14 +52,15 @@ def one_graph(function: Any) -> Any:  # noqa: ANN401 - as above
 
 
 def failure(model: keras.Model, path: str, reason: str) -> ConversionError:
-    """What to raise where a layer cannot be exported.
+    """What to raise where a layer, or an operation between layers, cannot be exported.
 
     Args:
         model: The model.
         path: Where in it, ``outer/inner/layer``; empty if that is not known.
         reason: Why.
     """
-    where = f"layer {path}" if path else f"model {model.name}"
+    is_operation = path.rpartition("/")[2] in {operation.name for operation in _operations(model)}
+    where = f"{'operation' if is_operation else 'layer'} {path}" if path else f"model {model.name}"
     return ConversionError(f"{where} cannot be exported: {reason}")
 
 
@@ -106,8 +107,50 @@ def path_of_scope(model: keras.Model, scope: str) -> str:
     return "/".join(name for name in names if name in known)
 
 
+@contextmanager
+def placed(model: keras.Model) -> Iterator[Callable[[str], str]]:
+    """Tell where in a model the nodes of its graph come from, for a tracing and after it.
+
+    Layers write their names into those of their nodes. What a functional model
+    calls between its layers, such as ``keras.ops.fft``, does not: it is watched.
+
+    Yields:
+        A function from a node's name to a path, as path_of_scope.
+    """
+    found: dict[str, str] = {}
+
+    def watched(operation: keras.Operation) -> Callable[..., Any]:
+        original = operation.call
+
+        def call(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever it takes and gives
+            graph = tf.compat.v1.get_default_graph()
+            before = len(graph.get_operations())
+            result = original(*args, **options)
+            path = f"{path_of_scope(model, graph.get_name_scope())}/{operation.name}".lstrip("/")
+            found.update((node.name, path) for node in graph.get_operations()[before:])
+            return result
+
+        return call
+
+    operations = _operations(model)
+    try:
+        for operation in operations:
+            operation.call = watched(operation)
+        yield lambda node: found.get(node) or path_of_scope(model, node)
+    finally:
+        for operation in operations:
+            vars(operation).pop("call", None)
+
+
+def _operations(model: keras.Model) -> list[keras.Operation]:
+    """What functional models call between their layers, each once."""
+    every = [getattr(layer, "operations", []) for layer in model._flatten_layers()]  # noqa: SLF001 - as above
+    operations = {id(one): one for one in keras.tree.flatten(every) if isinstance(one, keras.Operation)}
+    return [one for one in operations.values() if not isinstance(one, keras.layers.Layer)]
+
+
 def _path_of_frames(model: keras.Model, trace: TracebackType | None) -> str:
-    known = model._flatten_layers(include_self=False)  # noqa: SLF001 - as above
+    known = [*model._flatten_layers(include_self=False), *_operations(model)]  # noqa: SLF001 - as above
     layers: list[keras.layers.Layer] = []
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
