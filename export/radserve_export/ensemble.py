@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from radserve.contracts import EVIDENCE, GENERATED_TEXT, TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
+from radserve.contracts import GENERATED_TEXT, TEXT, TOKEN_COUNT, Datatype, Task, TensorSpec
 from radserve_export.graphs import GENERATED_IDS, TOKEN_IDS
 from radserve_export.graphs.checked import signature
+from radserve_export.graphs.evidence import explain_most_probable
 from radserve_export.graphs.merge import merge
 from radserve_export.graphs.preprocess import preprocess_graph, take_token_ids
+from radserve_export.network import Form
 from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
@@ -77,8 +79,11 @@ def build_steps(
         parts["preprocess"] = preprocess_graph(wire[0], spec.network_input)
         parts["network"] = network.graph
     parts |= rules_of(spec.task).trailing_graphs(spec)
+    if spec.evidence:  # the map needs what the probabilities choose, so that the two are one step
+        explained = network.parts[Form.EVIDENCE.value].graph
+        parts["network"] = explain_most_probable(explained, parts.pop("postprocess"))
     if spec.serving.fuse:
-        parts = {"pipeline": merge(parts, f"{spec.name}_pipeline", past=(EVIDENCE,))}
+        parts = {"pipeline": merge(parts, f"{spec.name}_pipeline")}
     steps += (_graph_step(f"{spec.name}_{suffix}", graph) for suffix, graph in parts.items())
     if spec.generation is not None and tokenizer is not None:
         steps.append(_detokenize_step(spec.name, spec.generation.max_tokens, tokenizer))

@@ -10,6 +10,7 @@ from radserve.contracts import PROBABILITIES, Contract, wire_tensors
 from radserve.errors import ConversionError, SpecError
 from radserve_export.check import ServedModel, check_models
 from radserve_export.graphs.evidence import evidence_of
+from radserve_export.network import Form
 from radserve_export.publication import COPIES
 from radserve_export.repository import version_before
 from radserve_export.triton_config import CONFIG_FILE, dump_config, ensemble_config, labels_file, step_config
@@ -110,7 +111,7 @@ def _contract(spec: Spec, network: Network, steps: Sequence[Step], version: int)
     if spec.input is None:
         evidence, inputs, outputs = None, steps[0].inputs, steps[0].outputs
     else:
-        evidence = evidence_of(network.graph)
+        evidence = evidence_of(network.parts[Form.EVIDENCE.value].graph) if spec.evidence else None
         inputs, outputs = wire_tensors(spec.task, spec.input, len(spec.labels), evidence)
     try:
         return Contract(

@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from radserve_export.spec import Spec
     from radserve_export.tokenizer import TextTokenizer
 
+NOT_MEASURED = "not_measured"
+"""Key of a parity report: what none of the manifest's figures is of."""
+_BY_TENSORRT = "the fp16 that TensorRT computes on the serving GPU; all figures here are of fp32 on the CPU"
 _BATCH = 16
 _CALIBRATION_SEED = SEED + 1  # not what the parity gate looks at
 
 
-def lower_precision(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> tuple[Spec, Network]:
-    """Lower a network's precision before anything is built of it.
+def lower_precision(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> Network:
+    """Lower a network's precision before anything is built of it, or measured with it.
 
     Args:
         spec: Says how.
         network: The converted network.
         tokenizer: That of a text model.
-
-    Returns:
-        The spec with the tolerance that the parity gate is to use, and the network.
 
     Raises:
         SpecError: What the spec asks for is not for such a network.
@@ -61,7 +61,7 @@ def lower_precision(spec: Spec, network: Network, tokenizer: TextTokenizer | Non
         raise SpecError(msg)
     wanted = serving.low_precision
     if wanted is None:
-        return spec, network
+        return network
     if spec.evidence or spec.task is Task.TEXT_GENERATION:
         msg = (
             "serving.low_precision: evidence maps and generated text are not measured in lower precision: leave it out"
@@ -76,8 +76,16 @@ def lower_precision(spec: Spec, network: Network, tokenizer: TextTokenizer | Non
         graph = quantise_dynamically(network.graph)
     else:
         graph = to_half(network.graph)
+    return replace(network, graph=graph)
+
+
+def tolerant(spec: Spec) -> Spec:
+    """The spec with the tolerance that the parity gate is to use."""
+    wanted = spec.serving.low_precision
+    if wanted is None:
+        return spec
     parity = msgspec.structs.replace(spec.parity, atol=wanted.atol, rtol=0.0, outputs={})
-    return msgspec.structs.replace(spec, parity=parity), replace(network, graph=graph)
+    return msgspec.structs.replace(spec, parity=parity)
 
 
 def _calibration(spec: Spec, network: Network, tokenizer: TextTokenizer | None, count: int) -> Iterator[Arrays]:
@@ -115,7 +123,7 @@ def _scaled(spec: Spec, rows: Sequence[NDArray[np.generic]]) -> Arrays:
     return {NETWORK_INPUT: preprocess_reference(np.stack(rows), spec.network_input)}
 
 
-def check_agreement(stages: Sequence[Stage], spec: Spec, report: dict[str, Any]) -> dict[str, Any]:
+def measure_precision(stages: Sequence[Stage], spec: Spec, report: dict[str, Any]) -> dict[str, Any]:
     """Compare the labels of a network in lower precision with those of Keras.
 
     Args:
@@ -124,11 +132,13 @@ def check_agreement(stages: Sequence[Stage], spec: Spec, report: dict[str, Any])
         report: What the gate measured.
 
     Returns:
-        The report, with what was measured.
+        The report, with what was measured, and with what cannot be here.
 
     Raises:
         ParityError: Too many labels are others.
     """
+    if spec.serving.precision == "fp16" and not spec.serving.halves_graph:
+        return report | {NOT_MEASURED: _BY_TENSORRT}
     wanted = spec.serving.low_precision
     if wanted is None:
         return report

@@ -27,7 +27,7 @@ class Form(Enum):
         PLAIN: One input and one output, NETWORK_INPUT and NETWORK_OUTPUT.
         NAMED: Any number of them, named after the model's own layers.
         EVIDENCE: As PLAIN, and a part of that name: the same graph with a second
-            output, the evidence map.
+            input, EXPLAINED, and a second output, the evidence map.
         GENERATION: One graph from token ids to the generated ones (graphs.generation),
             and what it is made of, the parts ENCODER and DECODER.
     """

@@ -14,9 +14,9 @@ from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
-from radserve_export.evidence import evidence_model
+from radserve_export.evidence import check_companions, explained_stages, public_models
 from radserve_export.layout import lay_out
-from radserve_export.low_precision import check_agreement, lower_precision
+from radserve_export.low_precision import lower_precision, measure_precision, tolerant
 from radserve_export.parity import check_parity
 from radserve_export.publication import prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
@@ -106,14 +106,16 @@ def export(
         )
         tokenizer = tokenizer_of(spec, network, tokenizer)
         check_fit(spec, network, tokenizer)
+        network = lower_precision(spec, network, tokenizer)
         if spec.calibrate is not None:
             progress("fitting the temperature on held-out data")
         spec, calibration = calibrate_on_held_out(spec, spec_path.parent, network, tokenizer)
         progress("comparing with Keras")
-        wanted = [(spec, network), *([evidence_model(spec, network)] if spec.evidence else [])]
-        checked = [_check(*one, spec_path.parent, tokenizer, calibration) for one in wanted]
+        wanted = public_models(spec, network)
+        checked = [_check(one, network, spec_path.parent, tokenizer, calibration) for one in wanted]
         progress("writing the repository")
         with repo.locked(repository), repo.staging(repository) as staged:
+            check_companions(spec, repository)
             done, new = [], []
             for one in checked:
                 exported = _unchanged(one, repository, evaluate)
@@ -153,14 +155,15 @@ def _check(
 ) -> _Checked:
     """Build a model's steps, and let them answer beside the original."""
     wire = check_fit(spec, network, tokenizer)
-    tolerant, network = lower_precision(spec, network, tokenizer)
     steps = build_steps(spec, network, wire, tokenizer)
     reference = Reference(spec, network, tokenizer)
     first = next(step for step in steps if step.graph is not None)
     real = real_batches(spec, folder, first.inputs, tokenizer)
     stages = parity_stages(spec, network, steps, reference, tokenizer, real=real)
+    if spec.evidence:
+        stages = explained_stages(stages, spec, network)
     check_outputs(stages[0], spec)
-    parity = check_agreement(stages, spec, check_parity(stages, spec=tolerant))
+    parity = measure_precision(stages, spec, check_parity(stages, spec=tolerant(spec)))
     return _Checked(
         spec=spec, network=network, steps=steps, reference=reference, parity=parity, calibration=calibration
     )

@@ -72,6 +72,7 @@ def _compared_on(parity: dict[str, Any]) -> str:
         "random batches of ": ", ".join(map(str, parity.get("batch_sizes", ()))),
         "lengths ": ", ".join(map(str, parity.get("lengths", ()))),
         "real inputs: ": str(parity.get("real_inputs") or ""),
+        "not measured: ": parity.get("not_measured", ""),
     }
     return "; ".join(f"{what}{values}" for what, values in told.items() if values)
 

@@ -13,13 +13,13 @@ from support.weights import randomise
 from radserve.contracts import EVIDENCE, wire_tensors
 from radserve.errors import ConversionError, ParityError
 from radserve_export.ensemble import build_steps
-from radserve_export.evidence import evidence_model
+from radserve_export.evidence import explained_stages, public_models
 from radserve_export.from_keras import evidence, gradients
 from radserve_export.from_keras._tensorflow import tf
 from radserve_export.from_keras.convert import convert
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.graphs.checked import Chain
-from radserve_export.graphs.evidence import evidence_of
+from radserve_export.graphs.evidence import EXPLAINED, evidence_of, most_probable
 from radserve_export.network import Conversion, Form
 from radserve_export.parity import check_parity
 from radserve_export.reference import Reference, parity_stages
@@ -43,7 +43,9 @@ def explained(model: keras.Model, *, ends_in_activation: bool = True, **changed:
 
 
 def served(network: Network, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    return Chain([network.parts["evidence"].graph])({NETWORK_INPUT: images})
+    """The most probable label's map."""
+    chosen = most_probable(Chain([network.graph])({NETWORK_INPUT: images})[NETWORK_OUTPUT])
+    return Chain([network.parts["evidence"].graph])({NETWORK_INPUT: images, EXPLAINED: chosen})
 
 
 def by_keras(model: keras.Model, layer: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -315,13 +317,12 @@ def test_a_region_that_cannot_be_said_is_left_out() -> None:
 
 def gate(network: Network) -> dict[str, Any]:
     """The parity gate on the evidence model of chest_xray."""
-    spec, network = evidence_model(load_spec(EXPORT / "specs" / "chest_xray.yaml"), network)
+    _, spec = public_models(load_spec(EXPORT / "specs" / "chest_xray.yaml"), network)
     assert spec.input is not None
     wire, _ = wire_tensors(spec.task, spec.input, len(spec.labels))
     steps = build_steps(spec, network, wire, None)
-    found: dict[str, Any] = check_parity(
-        parity_stages(spec, network, steps, Reference(spec, network, None), None), spec=spec
-    )["outputs"]
+    stages = parity_stages(spec, network, steps, Reference(spec, network, None), None)
+    found: dict[str, Any] = check_parity(explained_stages(stages, spec, network), spec=spec)["outputs"]
     return found
 
 

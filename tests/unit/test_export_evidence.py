@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,24 +10,32 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support.exports import dense_network, image_spec, write_spec
+from support.exports import COLUMNS, ROWS, dense_network, image_spec, write_spec
+from support.networks import evidence_network
 
-from radserve.contracts import EVIDENCE
+from radserve import Classification, _codec
+from radserve.contracts import CONTRACT_PARAMETER, EVIDENCE, PROBABILITIES, parse_contract
 from radserve.errors import ConversionError
+from radserve_export import pipeline
 from radserve_export.evaluate._classification import score
-from radserve_export.evidence import evidence_model
+from radserve_export.evidence import public_models
 from radserve_export.graphs import BATCH, NETWORK_INPUT, NETWORK_OUTPUT
-from radserve_export.graphs.checked import new_model
+from radserve_export.graphs.checked import Chain, new_model
 from radserve_export.graphs.evidence import describe_evidence, evidence_of
-from radserve_export.graphs.merge import merge
 from radserve_export.spec import load_spec
 from radserve_export.synthetic import Sample
+from radserve_export.triton_config import parse_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from radserve import Classification
+    from numpy.typing import NDArray
+
+    from radserve_export.network import Network
     from radserve_export.spec import Spec
+
+    Export = Callable[..., pipeline.Exported]
 
 
 @pytest.fixture
@@ -68,16 +77,62 @@ def test_what_a_graph_says_of_its_map_is_not_just_believed(told: str | None) -> 
         evidence_of(model)
 
 
-def test_a_map_goes_past_the_graphs_behind() -> None:
-    parts = {"network": graph("A", "B", EVIDENCE), "postprocess": graph("B", "C")}
-    assert {output.name for output in merge(parts, "both", past=(EVIDENCE,)).graph.output} == {"C", EVIDENCE}
-    with pytest.raises(ConversionError, match="is given"):
-        merge(parts, "both")
-
-
 def test_a_network_without_a_map_has_no_second_model(spec: Spec) -> None:
     with pytest.raises(ConversionError, match="no evidence map"):
-        evidence_model(spec, dense_network())
+        public_models(spec, dense_network())
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Export a network with evidence maps to ``tmp_path/models``."""
+
+    def run(network: Network, **changes: Any) -> pipeline.Exported:
+        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+        described = image_spec(network_output="logits", evidence=True) | changes
+        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models")
+
+    return run
+
+
+def served(models: Path, name: str, image: NDArray[np.float32]) -> tuple[Classification, NDArray[Any]]:
+    """What the SDK makes of the published graphs' answer, and the answer's probabilities."""
+    config = parse_config((models / name / "config.pbtxt").read_bytes())
+    contract = parse_contract(config.parameters[CONTRACT_PARAMETER].string_value)
+    steps = [models / step.model_name / str(step.model_version) for step in config.ensemble_scheduling.step]
+    prepared = _codec.prepare(contract, image)
+    arrays = Chain([onnx.load(step / "model.onnx") for step in steps])(prepared.inputs)
+    answer = _codec.Answer(arrays={tensor.name: arrays[tensor.name] for tensor in contract.outputs}, request_id="r")
+    result = _codec.to_result(contract, prepared, answer)
+    assert isinstance(result, Classification)
+    return result, arrays[PROBABILITIES][0]
+
+
+# The second label's logit is the largest by far, and in single precision its probability is not.
+SATURATED = {"exclusive": False, "network_input": {"mean": [128]}, "calibration": {"temperature": 0.5}}
+BRIGHT, DARK = (0, 1), (3, 2)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("strength", [(3, 9, 0), (9, 3, 0)])
+def test_of_two_saturated_labels_the_map_explains_the_one_on_top(
+    tmp_path: Path, export: Export, strength: tuple[float, float, float], *, fuse: bool
+) -> None:
+    window = {"kind": "fixed", "center": 128, "width": 256}
+    export(
+        evidence_network(strength=strength),
+        input=image_spec()["input"] | {"window": window},
+        serving={"fuse": fuse},
+        **SATURATED,
+    )
+    image = np.full((ROWS, COLUMNS), 128, np.float32)
+    image[BRIGHT], image[DARK] = 255, 0
+    result, probabilities = served(tmp_path / "models", "tiny_evidence", image)
+    assert probabilities.tolist() == [1, 1, 0.5]
+    assert result.evidence is not None
+    assert result.evidence.label == result.top.label == "a"
+    assert result.evidence.values.argmax() == np.ravel_multi_index(BRIGHT, image.shape)
+    plain, _ = served(tmp_path / "models", "tiny", image)
+    assert plain.top == result.top
 
 
 def test_the_tolerance_of_a_map_is_its_own_unless_the_spec_names_one(tmp_path: Path, spec: Spec) -> None:

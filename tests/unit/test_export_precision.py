@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
+import typer
 from onnx import TensorProto
-from support.exports import dense_network, image_spec, text_spec, token_network, write_spec
-from support.networks import convolutional_network, recurrent_network
+from support.exports import COLUMNS, ROWS, dense_network, image_spec, text_spec, token_network, write_spec
+from support.networks import convolutional_network, overflowing_network, recurrent_network
+from typer.testing import CliRunner
 
+from radserve.contracts import PROBABILITIES
 from radserve.contracts.manifest import read_manifest
 from radserve.errors import ConversionError, ParityError, SpecError
-from radserve_export import pipeline
+from radserve_export import commands, pipeline
+from radserve_export.calibrate import expected_calibration_error
 from radserve_export.check import check_repository
+from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
+from radserve_export.graphs.checked import Chain
+from radserve_export.graphs.preprocess import preprocess_reference
 from radserve_export.low_precision import _same
 from radserve_export.spec import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from radserve_export.network import Network
 
@@ -42,7 +52,7 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
         done = pipeline.export(spec, tmp_path / "models")
         assert check_repository(tmp_path / "models") == []
         path = tmp_path / f"models/{done.name}/{done.version}/manifest.json"
-        return dict(read_manifest(path).parity["low_precision"])
+        return dict(read_manifest(path).parity.get("low_precision", {}))
 
     return run
 
@@ -131,9 +141,59 @@ def test_what_is_not_for_recurrent_networks_is_refused(
 
 
 def test_tensorrt_can_be_forced_on_a_recurrent_network(tmp_path: Path, export: Export) -> None:
-    with pytest.raises(KeyError, match="low_precision"):  # published, and there is nothing to measure
-        export(recurrent_network(), accelerator="tensorrt", tensorrt={"force": True})
+    assert export(recurrent_network(), accelerator="tensorrt", tensorrt={"force": True}) == {}
     assert "tensorrt" in (tmp_path / "models/tiny_pipeline/config.pbtxt").read_text()
+
+
+def test_what_tensorrt_computes_in_half_floats_is_said_to_be_unmeasured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
+    models, app = tmp_path / "models", typer.Typer()
+    app.command()(commands.export)
+    for precision, version in (("fp32", 1), ("fp16", 2), ("fp16", 2)):
+        spec = write_spec(tmp_path, image_spec(serving={"accelerator": "tensorrt", "precision": precision}))
+        said = CliRunner().invoke(app, [str(spec), "--repository", str(models)]).output
+        told = read_manifest(models / f"tiny/{version}/manifest.json").parity.get("not_measured", "")
+        is_measured = precision == "fp32"
+        assert (told == "") == is_measured
+        assert ("not measured: the fp16 that TensorRT computes on the serving GPU" in said) != is_measured
+        assert told in said
+        assert ("not measured: the fp16" in (models / "README.md").read_text()) != is_measured
+
+
+@pytest.fixture
+def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Data whose labels were drawn by half the logits that the network in full precision gives."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (3000, ROWS, COLUMNS, 1)).astype(np.uint8)
+    spec = load_spec(write_spec(tmp_path, image_spec()))
+    network = overflowing_network()
+    p = network.reference({NETWORK_INPUT: preprocess_reference(x, spec.network_input)})[NETWORK_OUTPUT]
+    halved = np.sqrt(p) / np.sqrt(p).sum(axis=-1, keepdims=True)
+    y = (halved.cumsum(axis=-1) < rng.random((len(x), 1))).sum(axis=-1)
+    monkeypatch.setattr("radserve_export.calibrate.held_out", lambda *_: SimpleNamespace(x=x, y=y))
+    return x, y
+
+
+def test_the_temperature_is_that_of_the_network_that_is_served(
+    tmp_path: Path, export: Export, held_out: tuple[NDArray[np.uint8], NDArray[np.int64]]
+) -> None:
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "fp16"):
+        half = {"low_precision": {"atol": 1.0, "minimum_agreement": 0.9}} if precision == "fp16" else {}
+        described = image_spec(name=precision, calibrate={"data": "held out"})
+        export(overflowing_network(), described, precision=precision, **half)
+        found[precision] = read_manifest(tmp_path / f"models/{precision}/1/manifest.json").calibration
+    assert found["fp32"]["temperature"] == pytest.approx(2, rel=0.1)
+    assert found["fp16"]["temperature"] == pytest.approx(2 / 4, rel=0.1)
+    x, y = held_out
+    measured = np.random.default_rng(20261122).permutation(len(y))[1::2]
+    graph = Chain([onnx.load(tmp_path / "models/fp16_pipeline/1/model.onnx")])
+    served = graph({"PIXELS": x[measured]})[PROBABILITIES].astype(np.float64)
+    error = expected_calibration_error(served, y[measured, None] == np.arange(3), exclusive=True)
+    assert found["fp16"]["ece_after"] == pytest.approx(error, abs=5e-3)
+    assert found["fp16"]["ece_after"] < found["fp16"]["ece_before"] / 2
 
 
 def test_a_network_with_nothing_to_quantise_is_told(export: Export) -> None:

@@ -39,7 +39,7 @@ def network() -> keras.Model:
 def share_in_place(model: keras.Model) -> float:
     images, _, places = spots(60)
     values = GradCam(model, ends_in_activation=True)
-    _, maps = tf.function(lambda x: values.original([x]))(images)
+    _, maps = tf.function(lambda x: values.original([x, tf.one_hot(tf.argmax(model(x), axis=-1), 2)]))(images)
     cells = _guided._at_cells(places, maps, (3.0, 3.0, SIZE - 3.0, SIZE - 3.0)).numpy()
     largest = maps.numpy().reshape(len(maps), -1).argmax(axis=-1)
     return float((cells.reshape(len(cells), -1)[np.arange(len(cells)), largest] > 0.5).mean())

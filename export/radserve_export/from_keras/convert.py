@@ -11,7 +11,7 @@ import onnx
 from radserve.contracts import EVIDENCE
 from radserve.errors import ConversionError, SpecError
 from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
-from radserve_export.from_keras.evidence import GradCam, sized
+from radserve_export.from_keras.evidence import GradCam
 from radserve_export.from_keras.generation import join, pieces_of
 from radserve_export.from_keras.handlers import emit
 from radserve_export.from_keras.recurrent import native_recurrent
@@ -75,8 +75,8 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
     parts = {}
     if conversion.form is Form.EVIDENCE:
         cam = GradCam(model, ends_in_activation=conversion.ends_in_activation)
-        sized_specs = sized(specs, conversion.inputs)
-        explained = part(model, cam.served, sized_specs, [*outputs, EVIDENCE], original=cam.original)
+        taken = cam.inputs(specs, conversion.inputs)
+        explained = part(model, cam.served, taken, [*outputs, EVIDENCE], original=cam.original)
         cam.describe(explained.graph)
         parts[Form.EVIDENCE.value] = explained
     network = _network(model, whole, parts, source_sha256)

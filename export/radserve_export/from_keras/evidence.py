@@ -2,7 +2,8 @@
 
 The map is ``relu(sum over channels of weight * feature)`` of what the last
 convolution puts out, divided by its largest value; a channel's weight is the
-mean over the places of the gradient of the most probable label's logit. The
+mean over the places of the gradient of a label's logit. Which label that is
+the network is told (EXPLAINED): whoever has the probabilities says it. The
 last convolution is the last one run whose result has more than one place and
 reaches the logits: those behind a global pooling, or in a branch that counts
 channels, show no place.
@@ -18,10 +19,10 @@ from radserve_export.from_keras.gradients import convertible_gradients
 from radserve_export.from_keras.receptive_field import covered_region
 from radserve_export.from_keras.signature import call
 from radserve_export.from_keras.tracing import failure, path_of_scope
-from radserve_export.graphs.evidence import describe_evidence
+from radserve_export.graphs.evidence import EXPLAINED, describe_evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx
 
@@ -40,7 +41,7 @@ _UNCHANGED = ("Identity", "Cast", "Reshape")
 _IMAGE_RANK = 4
 
 
-def sized(specs: Mapping[str, tf.TensorSpec], given: Sequence[TensorSpec]) -> dict[str, tf.TensorSpec]:
+def _sized(specs: Mapping[str, tf.TensorSpec], given: Sequence[TensorSpec]) -> dict[str, tf.TensorSpec]:
     """Inputs of the size that they are fed in, where the model leaves it free: a map has one size.
 
     Args:
@@ -72,26 +73,40 @@ class GradCam:
         self._layer = ""
         self._region: Region | None = None
 
+    def inputs(self, specs: Mapping[str, tf.TensorSpec], given: Sequence[TensorSpec]) -> dict[str, tf.TensorSpec]:
+        """What ``served`` and ``original`` take: the model's own input, in one size, and EXPLAINED.
+
+        Args:
+            specs: What the model takes, the batch axis in front.
+            given: What it will be fed, without it; nothing where nobody says.
+        """
+        labels = self._model.outputs[0].shape[-1]
+        return _sized(specs, given) | {EXPLAINED: tf.TensorSpec([None, labels], tf.float32)}
+
     def served(self, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The network's output and the map, to be traced for conversion.
+
+        Args:
+            arrays: The images, and how much of each label's logit to explain ``(batch, labels)``.
 
         Raises:
             ConversionError: There is no convolution to show, or no logits.
         """
+        image, explained = arrays
         with _recording(self._model) as features, convertible_gradients():
-            (output,) = call(self._model, arrays)
+            (output,) = call(self._model, [image])
             logits = self._logits(output)
         for feature in reversed(self._candidates(features, output)):
-            (gradient,) = tf.gradients(logits, feature, grad_ys=_most_probable(output, logits))
+            (gradient,) = tf.gradients(logits, feature, grad_ys=explained)
             if gradient is not None:
                 self._layer = path_of_scope(self._model, feature.op.name)
-                self._region = covered_region(feature, arrays[0])
+                self._region = covered_region(feature, image)
                 return [output, _map(feature, gradient)]
         raise failure(self._model, "", "evidence: no convolution's map reaches its output")
 
     def original(self, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The same by TensorFlow's own GradientTape, to compare with."""
-        output, _, feature, gradient = self._by_tape(arrays, _most_probable)
+        output, _, feature, gradient = self._by_tape(*arrays)
         return [output, _map(feature, gradient)]
 
     def trainable(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Region]:
@@ -105,22 +120,18 @@ class GradCam:
             The logits; the map of the given labels before ReLU and without normalisation;
             and the part of the image that it covers.
         """
-        _, logits, feature, gradient = self._by_tape(
-            [images], lambda _, logits: tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-        )
+        _, logits, feature, gradient = self._by_tape(images, tf.one_hot(labels, self._model.outputs[0].shape[-1]))
         rows, columns = images.shape[1:3]
         region = covered_region(feature, images) or (0.0, 0.0, float(rows), float(columns))
         return logits, _support(feature, gradient), region
 
-    def _by_tape(
-        self, arrays: Sequence[tf.Tensor], choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Output, logits, what the last convolution gives, and the gradient there of the chosen logits."""
+    def _by_tape(self, images: tf.Tensor, explained: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Output, logits, what the last convolution gives, and the gradient there of the explained logits."""
         with tf.GradientTape() as tape:
             with _recording(self._model, tape) as features:
-                (output,) = call(self._model, arrays)
+                (output,) = call(self._model, [images])
             logits = self._logits(output)
-            chosen = tf.reduce_sum(logits * choose(output, logits), axis=-1)
+            chosen = tf.reduce_sum(logits * explained, axis=-1)
         candidates = self._candidates(features, output)
         gradients = tape.gradient(chosen, candidates)
         feature, gradient = [pair for pair in zip(candidates, gradients, strict=True) if pair[1] is not None][-1]
@@ -163,11 +174,6 @@ class GradCam:
         if self._ends_in_activation:
             found = tf.reshape(found.op.inputs[0], tf.shape(output))
         return tf.cast(found, tf.float32)
-
-
-def _most_probable(output: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Of two that are both rounded to 1 the first, as the caller counts them."""
-    return tf.one_hot(tf.argmax(output, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 def _support(feature: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:

@@ -12,20 +12,18 @@ from radserve.errors import ConversionError
 from radserve_export.graphs.checked import check_model, signature
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 
-def merge(parts: Mapping[str, onnx.ModelProto], name: str, *, past: Collection[str] = ()) -> onnx.ModelProto:
+def merge(parts: Mapping[str, onnx.ModelProto], name: str) -> onnx.ModelProto:
     """Join graphs, each feeding all its outputs to the next.
 
     Args:
         parts: Graphs in their order; the key prefixes the names inside each.
         name: Name of the joined graph.
-        past: Outputs that are public as they are: they go past the graphs behind.
 
     Returns:
-        The joined model, with the first graph's inputs and the last one's outputs,
-        and whatever goes past.
+        The joined model, with the first graph's inputs and the last one's outputs.
 
     Raises:
         ConversionError: A graph does not take what the one before gives.
@@ -35,12 +33,12 @@ def merge(parts: Mapping[str, onnx.ModelProto], name: str, *, past: Collection[s
     ]
     for before, after in pairwise(inner):
         given, taken = ({tensor.name for tensor in side} for side in (signature(before)[1], signature(after)[0]))
-        if given.difference(past) != taken:
+        if given != taken:
             msg = f"graph {after.graph.name} takes {sorted(taken)}, but is given {sorted(given)}"
             raise ConversionError(msg)
     joined = inner[0]
     for model in inner[1:]:
-        fed = [(output.name, output.name) for output in joined.graph.output if output.name not in past]
+        fed = [(output.name, output.name) for output in joined.graph.output]
         joined = compose.merge_models(joined, model, io_map=fed)
     joined.graph.name = name
     joined.producer_name = "radserve"

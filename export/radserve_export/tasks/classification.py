@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from radserve.contracts import DECISIONS, EVIDENCE, PROBABILITIES
+from radserve.contracts import DECISIONS, PROBABILITIES
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_OUTPUT
 from radserve_export.graphs.checked import signature
@@ -96,5 +96,4 @@ class Classification:
 
     def finish(self, outputs: Arrays, spec: Spec) -> dict[str, NDArray[Any]]:
         """The same in numpy."""
-        finished = postprocess_reference(np.asarray(outputs[NETWORK_OUTPUT], np.float32), spec)
-        return finished | {EVIDENCE: outputs[EVIDENCE]} if EVIDENCE in outputs else finished
+        return postprocess_reference(np.asarray(outputs[NETWORK_OUTPUT], np.float32), spec)
