@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.installations import CopyTriton
+
+    from radserve_export.network import Network
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
@@ -62,3 +64,15 @@ def copy_triton(tmp_path: Path) -> CopyTriton:
         return installations.copy_triton(tmp_path / "tritonserver", libpython)
 
     return copy
+
+
+@pytest.fixture
+def use_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], None]:
+    """A function that chooses what loading and converting a model gives to the exporter."""
+
+    def use(network: Network) -> None:
+        monkeypatch.setattr(
+            "radserve_export.pipeline.converted_network", lambda *_args, **_options: nullcontext(network)
+        )
+
+    return use

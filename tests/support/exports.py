@@ -133,3 +133,13 @@ def token_network() -> Network:
     ]
     weights = {"zero": np.array(0, np.int64), "axes": np.array([1], np.int64)}
     return _network(nodes, TensorProto.INT64, (MAX_TOKENS,), weights, 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def siblings(folder: Path) -> set[str]:
+    """Names of what lies beside a folder, itself included."""
+    return {path.name for path in folder.parent.iterdir()}
