@@ -17,7 +17,7 @@ from radserve_export.checks.wiring import wiring_problems
 from radserve_export.triton_config import CONFIG_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _MALFORMED = re.compile(r"(?P<file>\S+) (?P<message>is malformed: .*)", re.DOTALL)
@@ -25,11 +25,12 @@ _MALFORMED = re.compile(r"(?P<file>\S+) (?P<message>is malformed: .*)", re.DOTAL
 __all__ = ["Finding", "ServedModel", "check_models", "check_repository"]
 
 
-def check_repository(repository: Path) -> list[Finding]:
+def check_repository(repository: Path, backends: Collection[str] = ()) -> list[Finding]:
     """Look for everything that would keep a repository from being served rightly.
 
     Args:
         repository: The model repository's folder; of this exporter or of anybody.
+        backends: What the server has beside Triton's own.
 
     Returns:
         What is wrong, by file and line; empty where nothing is.
@@ -47,7 +48,7 @@ def check_repository(repository: Path) -> list[Finding]:
     models: dict[str, ServedModel] = {}
     for folder in sorted(repository.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
-            read = read_model(folder, findings)
+            read = read_model(folder, findings, backends)
             if read is not None:
                 models[folder.name] = read
     return sorted({*findings, *check_models(models)})

@@ -95,6 +95,9 @@ def export(
 def check(
     repository: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the model repository.")],
     *,
+    backend: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="What the server has beside Triton's own; repeatable.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a model repository without a server; exit code 1 if anything is wrong.
@@ -107,7 +110,7 @@ def check(
     with one_line_errors():
         from radserve_export.check import check_repository  # noqa: PLC0415 - slow
 
-        findings = check_repository(repository)
+        findings = check_repository(repository, backend or ())
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

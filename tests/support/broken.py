@@ -49,7 +49,7 @@ BROKEN = {
         '"our_own"',
         '"their_own"',
         "their_own",
-        "no libtriton_their_own.so is here: name one of Triton's, or put its library into the model's folder",
+        "no libtriton_their_own.so is here: if the server has it, give --backend their_own",
     ),
     "no outputs": ("custom", "output [ {", "# output [ {", "", "names no output, which backend our_own may need"),
     "a negative batch": ("plan", "size: 8", "size: -1", "size: -1", "max_batch_size is -1: 0 means no batches"),

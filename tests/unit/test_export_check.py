@@ -204,6 +204,13 @@ def test_a_backend_that_is_nearly_one_is_told(foreign: Path, name: str, meant: s
     assert f"did you mean {meant}?" in "".join(_findings(foreign))
 
 
+def test_a_backend_that_only_the_server_has_is_right_if_it_is_named(foreign: Path) -> None:
+    _break(foreign / "custom/config.pbtxt", 'backend: "our_own"', 'backend: "their_own"')
+    (found,) = check_repository(foreign)
+    assert found.message.endswith("if the server has it, give --backend their_own")
+    assert check_repository(foreign, ["their_own"]) == []
+
+
 def test_a_backend_under_a_name_of_its_own_file_is_right(foreign: Path) -> None:
     _break(foreign / "custom/config.pbtxt", 'backend: "our_own"', 'backend: "their_own"\nruntime: "libtheirs.so"')
     (foreign / "custom/1/libtheirs.so").touch()

@@ -23,7 +23,7 @@ from radserve_export.checks.pbtxt import scan
 from radserve_export.triton_config import CONFIG_FILE, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 _POSITION = re.compile(r"\b(\d+):\d+")
@@ -32,12 +32,13 @@ _VERSION = re.compile(r"[1-9][0-9]*\Z")
 _LIKE_A_VERSION = re.compile(r"[vV]?[0-9]")
 
 
-def read_model(folder: Path, findings: list[Finding]) -> ServedModel | None:
+def read_model(folder: Path, findings: list[Finding], backends: Collection[str] = ()) -> ServedModel | None:
     """Read a model folder.
 
     Args:
         folder: The model's folder.
         findings: What is wrong with its files is added.
+        backends: What the server has beside Triton's own.
 
     Returns:
         The model; None where its configuration cannot be read.
@@ -84,7 +85,8 @@ def read_model(folder: Path, findings: list[Finding]) -> ServedModel | None:
         labels=labels,
         text=scan(content.decode()),
     )
-    findings += _unknown_backend(folder, versions, model)
+    if config.backend not in backends:
+        findings += _unknown_backend(folder, versions, model)
     return model
 
 
@@ -97,7 +99,7 @@ def _unknown_backend(folder: Path, versions: list[Path], model: ServedModel) -> 
     if any((place / library).is_file() for place in (folder, *versions)):
         return
     meant = similar_backend(name)
-    hint = f"did you mean {meant}?" if meant else "name one of Triton's, or put its library into the model's folder"
+    hint = f"did you mean {meant}?" if meant else f"if the server has it, give --backend {name}"
     message = f"backend {name} is none of Triton's, and no {library} is here: {hint}"
     yield Finding(file=f"{folder.name}/{CONFIG_FILE}", line=model.text.at("backend").line, message=message)
 
