@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+from support.sdk_contracts import contract as small_contract
 
 from radserve import Classification, _codec
 from radserve.contracts import (
     Aspect,
-    Code,
     Contract,
     Evidence,
     FixedWindow,
     ImageInput,
-    Label,
     Policy,
     Resize,
-    Task,
     dump_contract,
     parse_contract,
-    wire_tensors,
 )
 from radserve.errors import ContractError, InferenceFailedError
 
@@ -43,21 +40,7 @@ def contract(evidence: Evidence | None, aspect: Aspect = Aspect.STRETCH) -> Cont
         resize=Resize(aspect=aspect),
         absent_attributes=Policy.ACCEPT,
     )
-    inputs, outputs = wire_tensors(Task.IMAGE_CLASSIFICATION, described, 2, evidence)
-    return Contract(
-        name="demo",
-        version=3,
-        task=Task.IMAGE_CLASSIFICATION,
-        intended_use="Tests only",
-        input=described,
-        inputs=inputs,
-        outputs=outputs,
-        max_batch_size=8,
-        labels=tuple(Label(name=name, code=Code(value=name, scheme="99TEST", meaning=name)) for name in ("a", "b")),
-        evidence=evidence,
-        model_sha256="0" * 64,
-        exporter_version="0",
-    )
+    return small_contract(described, names=("a", "b"), evidence=evidence)
 
 
 def answered(described: Contract, values: NDArray[Any] | None, source: NDArray[Any] = SOURCE) -> Classification:

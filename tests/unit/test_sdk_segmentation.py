@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from support.datasets import item, make
 from support.outlines import COLUMNS, LEVELS, ROWS, picture, truth
+from support.sdk_contracts import contract as small_contract
 
 from radserve import Segmentation, _codec
 from radserve.contracts import (
     Aspect,
-    Code,
     Contract,
     Crop,
     FixedWindow,
     ImageInput,
-    Label,
     Policy,
     Resize,
     Task,
-    wire_tensors,
 )
 from radserve.errors import InferenceFailedError
 
@@ -39,23 +37,8 @@ def contract(**changed: Any) -> Contract:
         absent_attributes=Policy.ACCEPT,
         **changed,
     )
-    inputs, outputs = wire_tensors(Task.IMAGE_SEGMENTATION, described, 2)
-    return Contract(
-        name="outlines",
-        version=3,
-        task=Task.IMAGE_SEGMENTATION,
-        intended_use="Tests only",
-        input=described,
-        inputs=inputs,
-        outputs=outputs,
-        max_batch_size=8,
-        labels=tuple(
-            Label(name=name, code=Code(value=name, scheme="99TEST", meaning=name)) for name in ("organ", "lesion")
-        ),
-        exclusive=True,
-        model_sha256="0" * 64,
-        exporter_version="0",
-    )
+    names = ("organ", "lesion")
+    return small_contract(described, task=Task.IMAGE_SEGMENTATION, names=names, name="outlines", exclusive=True)
 
 
 def answer(wire: NDArray[Any]) -> _codec.Answer:

@@ -1,0 +1,167 @@
+"""Sources to requests, without a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+import pytest
+from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, arrays, contract, tensors
+
+from radserve import Priority, _codec
+from radserve.errors import (
+    DecodeError,
+    InputError,
+    MissingAttributeError,
+    OutOfScopeError,
+    RadserveError,
+)
+
+if TYPE_CHECKING:
+    from radserve.contracts import ImageInput, TextInput, WaveformInput
+
+
+@pytest.mark.parametrize(
+    ("described", "source", "name", "shape", "dtype"),
+    [
+        (IMAGE, TEST_FILES / "CT_small.dcm", "PIXELS", (1, 4, 4, 1), np.uint8),
+        (IMAGE, str(TEST_FILES / "CT_small.dcm"), "PIXELS", (1, 4, 4, 1), np.uint8),
+        (IMAGE, (TEST_FILES / "CT_small.dcm").read_bytes(), "PIXELS", (1, 4, 4, 1), np.uint8),
+        (IMAGE, np.zeros((9, 7), np.int16), "PIXELS", (1, 4, 4, 1), np.uint8),
+        (IMAGE, np.zeros((4, 4, 1), np.uint8), "PIXELS", (1, 4, 4, 1), np.uint8),
+        (WAVEFORM, TEST_FILES / "waveform_ecg.dcm", "SAMPLES", (1, 1000, 1), np.int16),
+        (WAVEFORM, np.zeros((1000, 1), np.int16), "SAMPLES", (1, 1000, 1), np.int16),
+        (TEXT, "未见气胸", "TEXT", (1, 1), object),
+    ],
+)
+def test_a_source_becomes_the_wires_array(
+    described: ImageInput | WaveformInput | TextInput, source: Any, name: str, shape: tuple[int, ...], dtype: type
+) -> None:
+    prepared = _codec.prepare(contract(described), source)
+    assert list(prepared.inputs) == [name]
+    assert prepared.inputs[name].shape == shape
+    assert prepared.inputs[name].dtype == dtype
+
+
+def test_an_array_that_is_the_wires_passes_as_it_is() -> None:
+    array = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    assert _codec.prepare(contract(), array).inputs["PIXELS"][0] is not None
+    np.testing.assert_array_equal(_codec.prepare(contract(), array).inputs["PIXELS"][0], array)
+
+
+def test_the_instance_is_remembered() -> None:
+    prepared = _codec.prepare(contract(), TEST_FILES / "CT_small.dcm")
+    assert prepared.sop_instance_uids == (str(pydicom.dcmread(TEST_FILES / "CT_small.dcm").SOPInstanceUID),)
+
+
+@pytest.mark.parametrize(
+    ("described", "source", "error"),
+    [
+        (IMAGE, TEST_FILES / "MR_small.dcm", OutOfScopeError),
+        (IMAGE, TEST_FILES / "liver_1frame.dcm", OutOfScopeError),
+        (IMAGE, TEST_FILES / "test-SR.dcm", OutOfScopeError),
+        (IMAGE, TEST_FILES / "waveform_ecg.dcm", OutOfScopeError),
+        (WAVEFORM, TEST_FILES / "CT_small.dcm", OutOfScopeError),
+        (IMAGE, TEST_FILES / "MR_truncated.dcm", DecodeError),
+        (IMAGE, (TEST_FILES / "CT_small.dcm").read_bytes()[:-100], DecodeError),
+        (IMAGE, TEST_FILES / "UN_sequence.dcm", MissingAttributeError),
+        (IMAGE, np.zeros((3, 3, 3)), InputError),
+        (IMAGE, np.zeros((0, 3)), InputError),
+        (IMAGE, np.array([["a"]]), InputError),
+        (IMAGE, np.array([[np.nan]]), InputError),
+        (WAVEFORM, np.zeros((1000, 1)), InputError),
+        (TEXT, TEST_FILES / "CT_small.dcm", InputError),
+        (TEXT, b"no pneumothorax", InputError),
+        (TEXT, " \n", InputError),
+        (TEXT, "x" * 65, InputError),
+        (TEXT, "\ud800", InputError),
+        (TEXT, 7, InputError),
+    ],
+)
+def test_a_source_that_the_model_does_not_take_is_refused(
+    described: ImageInput | WaveformInput | TextInput, source: Any, error: type[RadserveError]
+) -> None:
+    with pytest.raises(error):
+        _codec.prepare(contract(described), source)
+
+
+def test_the_scope_is_checked_before_the_pixels_are_decoded() -> None:
+    dataset = pydicom.dcmread(TEST_FILES / "MR_small.dcm")
+    dataset.PixelData = b"\0\0"
+    with pytest.raises(OutOfScopeError):
+        _codec.prepare(contract(), dataset)
+
+
+@pytest.mark.parametrize(("described", "source"), [(TEXT, "text"), (IMAGE, np.zeros((4, 4)))])
+def test_a_frame_can_only_be_chosen_of_a_dicom_image(described: ImageInput | TextInput, source: Any) -> None:
+    with pytest.raises(InputError, match="frame="):
+        _codec.prepare(contract(described), source, frame=0)
+
+
+def test_a_model_of_tensors_has_nothing_to_prepare() -> None:
+    with pytest.raises(InputError, match="infer"):
+        _codec.prepare(tensors(), "x")
+
+
+def test_arrays_that_fit_the_contract_pass() -> None:
+    assert set(_codec.check_arrays(tensors(), arrays())) == {"X", "NOTE"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        np.zeros(3),
+        arrays(Z=np.zeros(1)),
+        arrays(X=[[0.0]]),
+        arrays(X=np.zeros((1, 3, 2))),
+        arrays(X=np.zeros((3, 2), np.float32)),
+        arrays(X=np.zeros((1, 3, 3), np.float32)),
+        arrays(X=np.zeros((1, 0, 2), np.float32)),
+        arrays(X=np.zeros((2, 3, 2), np.float32)),
+        arrays(X=np.full((1, 3, 2), np.inf, np.float32)),
+        arrays(X=np.float32(3)),
+        arrays(X=np.array(3, np.float32)),
+        {"X": np.zeros((5, 3, 2), np.float32), "NOTE": np.full((5, 1), b"", dtype=object)},
+    ],
+)
+def test_arrays_unlike_the_contract_are_refused(given: Any) -> None:
+    with pytest.raises(InputError):
+        _codec.check_arrays(tensors(), given)
+
+
+def test_elements_of_a_bytes_tensor_must_be_text() -> None:
+    with pytest.raises(InputError, match="BYTES"):
+        _codec.to_request(tensors(), arrays(NOTE=np.array([[3]], dtype=object)), request_id="r")
+
+
+def test_the_request_names_version_id_priority_and_queue_timeout() -> None:
+    prepared = _codec.prepare(contract(TEXT), "气胸")
+    request = _codec.to_request(
+        contract(TEXT), prepared.inputs, request_id="r", priority=Priority.STAT, queue_timeout_s=0.25
+    )
+    assert (request.model_name, request.model_version, request.id) == ("demo", "3", "r")
+    assert request.parameters["priority"].uint64_param == 1
+    assert request.parameters["timeout"].int64_param == 250_000
+    assert request.raw_input_contents[0] == b"\x06\0\0\0" + "气胸".encode()
+    assert [output.name for output in request.outputs] == ["PROBABILITIES", "DECISIONS", "TOKEN_COUNT"]
+
+
+def test_the_canary_fits_its_contract() -> None:
+    found = _codec.check_arrays(tensors(), _codec.canary(tensors()))
+    assert found["X"].shape == (1, 1, 2)
+    assert found["NOTE"].tolist() == [[b"canary"]]
+
+
+def test_a_request_without_options_carries_no_parameters() -> None:
+    request = _codec.to_request(
+        contract(), _codec.prepare(contract(), np.zeros((4, 4, 1), np.uint8)).inputs, request_id="r"
+    )
+    assert not request.parameters
+
+
+def test_a_priority_that_is_none_of_the_enum_is_refused() -> None:
+    prepared = _codec.prepare(contract(TEXT), "text")
+    with pytest.raises(InputError, match=r"Priority\.STAT"):
+        _codec.to_request(contract(TEXT), prepared.inputs, request_id="r", priority="STAT")  # type: ignore[arg-type]
