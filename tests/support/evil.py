@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import stat
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def weights() -> bytes:
     return stream.getvalue()
 
 
-def archive(path: Path, config: Config, *extra: tuple[str, bytes]) -> Path:
+def archive(path: Path, config: Config, *extra: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
     """Write a ``.keras`` archive."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
@@ -80,6 +81,21 @@ def _python(traces: Traces) -> str:
 def _pickle(traces: Traces) -> bytes:
     # The opcodes of a call of os.mkdir, by hand: nothing here imports pickle.
     return b"cos\nmkdir\n(S" + repr(str(traces.canary)).encode() + b"\ntR."
+
+
+def _link(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
+
+
+def _inflating(path: Path) -> Path:
+    """A configuration of a few KiB that becomes more than 64 MiB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", json.dumps(sequential(dense())) + " " * 2**26)
+        file.writestr("model.weights.h5", weights())
+    return path
 
 
 ARCHIVES: dict[str, tuple[Callable[[Path, Traces], Path], str]] = {
@@ -224,6 +240,11 @@ ARCHIVES: dict[str, tuple[Callable[[Path, Traces], Path], str]] = {
         lambda path, traces: archive(path, sequential(dense()), (f"assets/../../../{traces.canary}", b"x")),
         "it leaves the archive's folder",
     ),
+    "a member that is a link": (
+        lambda path, traces: archive(path, sequential(dense()), (_link("assets/x.txt"), str(traces.canary).encode())),
+        "'assets/x.txt': it is a link",
+    ),
+    "a member that inflates to too much": (lambda path, _traces: _inflating(path), "'config.json': it is too large"),
     "a pickle among the assets": (
         lambda path, traces: archive(path, sequential(dense()), ("assets/x.npy", _pickle(traces))),
         "'assets/x.npy': Keras writes no such member",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.keras_models import keras, layers
+from support.refusals import refused
 from tensorflow.core.protobuf import saved_model_pb2
 
 from radserve.errors import ConversionError, UntrustedModelError
@@ -103,6 +104,15 @@ def test_the_graph_would_have_left_its_trace(tmp_path: Path, name: str) -> None:
     folder = _saved(tmp_path / "m", build(tmp_path / "canary"))
     tf.saved_model.load(str(folder)).signatures["serving_default"](tf.ones((1, 2)))
     assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.usefixtures("no_child_left")
+def test_through_the_command_it_is_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _saved(tmp_path / "m", _writing(tmp_path / "canary"))
+    line = refused(tmp_path, model, monkeypatch)
+    assert line.startswith("radserve: m was not loaded: operation WriteFile")
 
 
 @pytest.fixture(scope="module")
