@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from radserve_export.synthetic import Split
+from radserve_export.synthetic import Sample, Split
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Plane = NDArray[np.float32]
@@ -18,6 +20,27 @@ Choice = TypeVar("Choice")
 
 # The first word of a random stream's seed: no TRAIN stream is ever a TEST stream.
 STREAM = {Split.TRAIN: 0x7261, Split.TEST: 0x7465}
+
+
+class _Make(Protocol):
+    def __call__(self, index: int, *, seed: int, split: Split) -> Sample: ...
+
+
+class _Generate(Protocol):
+    def __call__(self, count: int, *, seed: int, split: Split) -> Iterator[Sample]: ...
+
+
+def in_turn(make_sample: _Make) -> _Generate:
+    """The ``generate`` of phantoms that are made each by itself: the first n do not depend on how many follow.
+
+    TRAIN and TEST never share a random stream; the kind of phantom is the same.
+    """
+
+    def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
+        for index in range(count):
+            yield make_sample(index, seed=seed, split=split)
+
+    return generate
 
 
 def either(rng: np.random.Generator, one: Choice, other: Choice) -> Choice:

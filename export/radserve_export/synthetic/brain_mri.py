@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radserve_export.synthetic import Sample, Split
-from radserve_export.synthetic._drawing import STREAM, either, label_map, step
+from radserve_export.synthetic._drawing import STREAM, either, in_turn, label_map, step
 from radserve_export.synthetic._head import fill_skull, place_head
 from radserve_export.synthetic._mr_file import MAXIMUM, Section, mr_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from radserve_export.synthetic._drawing import Plane
     from radserve_export.synthetic._head import Brain, Head
 
@@ -34,33 +32,24 @@ _GREY, _WHITE, _NUCLEI, _CSF = 0.62, -0.12, 0.03, 0.06
 _HALF = 0.5
 
 
-def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
-    """Generate MR sections of brains, the classes in turn.
-
-    Args:
-        count: How many.
-        seed: The same seed yields the same samples; the first n do not depend on ``count``.
-        split: TRAIN and TEST never share a random stream; the kind of phantom is the same.
-
-    Yields:
-        DICOM files, each with one of LABELS, and with the lesion's place.
-    """
-    for index in range(count):
-        yield make_sample(index, seed=seed, split=split)
-
-
 def make_sample(index: int, *, seed: int, split: Split) -> Sample:
-    """Make one sample of ``generate``, whatever came before it.
+    """Make one MR section of a brain, whatever came before it.
 
     Args:
         index: Its place in the sequence, from 0; it also gives the class.
         seed: As for ``generate``.
         split: As for ``generate``.
+
+    Returns:
+        A DICOM file with one of LABELS, and with the lesion's place.
     """
     section, lesion = make_section(index, seed=seed, split=split)
     label = index % len(LABELS)
     truth = None if lesion is None else lesion > _HALF
     return Sample(source=mr_file(section), label=LABELS[label], truth=label_map(truth, label))
+
+
+generate = in_turn(make_sample)
 
 
 def make_section(index: int, *, seed: int, split: Split, factor: float | None = None) -> tuple[Section, Plane | None]:

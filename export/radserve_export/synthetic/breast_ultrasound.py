@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radserve_export.synthetic import Sample, Split
-from radserve_export.synthetic._drawing import STREAM, cloud, either, label_map, step
+from radserve_export.synthetic._drawing import STREAM, cloud, either, in_turn, label_map, step
 from radserve_export.synthetic._us_file import BRIGHTEST, Scan, us_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from radserve_export.synthetic._drawing import Plane
@@ -36,32 +34,23 @@ _PLACES = ("PHANTOM UNIT", "SYNTHETIC LAB", "TEST SUITE", "DEMO ROOM")
 _TINTS = ((255, 255, 255), (238, 246, 255), (255, 246, 230), (255, 240, 214))
 
 
-def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
-    """Generate ultrasound images of breasts, the classes in turn.
-
-    Args:
-        count: How many.
-        seed: The same seed yields the same samples; the first n do not depend on ``count``.
-        split: TRAIN and TEST never share a random stream; the kind of phantom is the same.
-
-    Yields:
-        DICOM files, each with one of LABELS, and with the lesion's place.
-    """
-    for index in range(count):
-        yield make_sample(index, seed=seed, split=split)
-
-
 def make_sample(index: int, *, seed: int, split: Split) -> Sample:
-    """Make one sample of ``generate``, whatever came before it.
+    """Make one ultrasound image of a breast, whatever came before it.
 
     Args:
         index: Its place in the sequence, from 0; it also gives the class.
         seed: As for ``generate``.
         split: As for ``generate``.
+
+    Returns:
+        A DICOM file with one of LABELS, and with the lesion's place.
     """
     scan, lesion = make_scan(index, seed=seed, split=split)
     label = index % len(LABELS)
     return Sample(source=us_file(scan), label=LABELS[label], truth=label_map(lesion, label))
+
+
+generate = in_turn(make_sample)
 
 
 def make_scan(index: int, *, seed: int, split: Split) -> tuple[Scan, NDArray[np.bool_] | None]:

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from radserve_export.synthetic import Sample, Split
-from radserve_export.synthetic._drawing import STREAM, cloud, either, label_map, step
+from radserve_export.synthetic._drawing import STREAM, cloud, either, in_turn, label_map, step
 from radserve_export.synthetic._dx_file import MAXIMUM, Radiograph, dx_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from radserve_export.synthetic._drawing import Plane
@@ -36,32 +34,23 @@ _AERATED = 0.85
 _VISIBLE = 0.3
 
 
-def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
-    """Generate chest radiographs, the classes in turn.
-
-    Args:
-        count: How many.
-        seed: The same seed yields the same samples; the first n do not depend on ``count``.
-        split: TRAIN and TEST never share a random stream; the kind of phantom is the same.
-
-    Yields:
-        DICOM files, each with one of LABELS.
-    """
-    for index in range(count):
-        yield make_sample(index, seed=seed, split=split)
-
-
 def make_sample(index: int, *, seed: int, split: Split) -> Sample:
-    """Make one sample of ``generate``, whatever came before it.
+    """Make one chest radiograph, whatever came before it.
 
     Args:
         index: Its place in the sequence, from 0.
         seed: As for ``generate``.
         split: As for ``generate``.
+
+    Returns:
+        A DICOM file with one of LABELS, and with the lesion's place.
     """
     radiograph, lesion = _draw(index, seed=seed, split=split)
     label = LABELS[index % len(LABELS)]
     return Sample(source=dx_file(radiograph), label=label, truth=label_map(lesion, LABELS.index(label)))
+
+
+generate = in_turn(make_sample)
 
 
 def make_radiograph(index: int, *, seed: int, split: Split) -> Radiograph:

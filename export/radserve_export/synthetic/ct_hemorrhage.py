@@ -17,12 +17,10 @@ import numpy as np
 
 from radserve_export.synthetic import Sample, Split
 from radserve_export.synthetic._ct_file import Slice, ct_file
-from radserve_export.synthetic._drawing import STREAM, either, label_map, step
+from radserve_export.synthetic._drawing import STREAM, either, in_turn, label_map, step
 from radserve_export.synthetic._head import fill_skull, place_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from radserve_export.synthetic._drawing import Plane
@@ -35,28 +33,16 @@ _GREY_HU, _WHITE_HU, _NUCLEI_HU, _CSF_HU, _EDEMA_HU = 38, -9, -3, 6, 22
 _CALCIFIED_SHARE = 0.5
 
 
-def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
-    """Generate CT slices of heads, the classes in turn.
-
-    Args:
-        count: How many.
-        seed: The same seed yields the same samples; the first n do not depend on ``count``.
-        split: TRAIN and TEST never share a random stream; the kind of phantom is the same.
-
-    Yields:
-        DICOM files, each with one of LABELS, and with the place of the blood.
-    """
-    for index in range(count):
-        yield make_sample(index, seed=seed, split=split)
-
-
 def make_sample(index: int, *, seed: int, split: Split) -> Sample:
-    """Make one sample of ``generate``, whatever came before it.
+    """Make one CT slice of a head, whatever came before it.
 
     Args:
         index: Its place in the sequence, from 0; it also gives the class.
         seed: As for ``generate``.
         split: As for ``generate``.
+
+    Returns:
+        A DICOM file with one of LABELS, and with the place of the blood.
     """
     label = index % len(LABELS)
     rng = np.random.default_rng([STREAM[split], seed, index])
@@ -73,6 +59,9 @@ def make_sample(index: int, *, seed: int, split: Split) -> Sample:
         identity=f"ct_hemorrhage-{split.value}-{seed}-{index}",
     )
     return Sample(source=ct_file(drawn), label=LABELS[label], truth=label_map(blood, label))
+
+
+generate = in_turn(make_sample)
 
 
 def _section(rng: np.random.Generator, head: Head, label: str) -> tuple[Plane, NDArray[np.bool_] | None]:

@@ -16,11 +16,9 @@ import numpy as np
 
 from radserve_export.synthetic import Sample, Split
 from radserve_export.synthetic._ct_file import Slice, ct_file
-from radserve_export.synthetic._drawing import STREAM, cloud, either, step
+from radserve_export.synthetic._drawing import STREAM, cloud, either, in_turn, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from radserve_export.synthetic._drawing import Plane
@@ -32,31 +30,22 @@ _MARGIN_MM = 4  # of healthy liver around each lesion
 _TRIES = 60
 
 
-def generate(count: int, *, seed: int, split: Split) -> Iterator[Sample]:
-    """Generate CT slices.
-
-    Args:
-        count: How many.
-        seed: The same seed yields the same samples; the first n do not depend on ``count``.
-        split: TRAIN and TEST never share a random stream; the kind of phantom is the same.
-
-    Yields:
-        DICOM files with their truth; the label is ``liver_lesion`` where there is one, else ``liver``.
-    """
-    for index in range(count):
-        yield make_sample(index, seed=seed, split=split)
-
-
 def make_sample(index: int, *, seed: int, split: Split) -> Sample:
-    """Make one sample of ``generate``, whatever came before it.
+    """Make one CT slice, whatever came before it.
 
     Args:
         index: Its place in the sequence, from 0.
         seed: As for ``generate``.
         split: As for ``generate``.
+
+    Returns:
+        A DICOM file with its truth; the label is ``liver_lesion`` where there is one, else ``liver``.
     """
     drawn, truth = make_slice(index, seed=seed, split=split)
     return Sample(source=ct_file(drawn), label=LABELS[int(truth.max()) - 1], truth=truth)
+
+
+generate = in_turn(make_sample)
 
 
 def make_slice(index: int, *, seed: int, split: Split) -> tuple[Slice, NDArray[np.uint8]]:
