@@ -12,9 +12,10 @@ import tritonclient.grpc as triton
 from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
-from radserve.contracts import CONTRACT_PARAMETER
+from radserve.contracts import CONTRACT_PARAMETER, parse_contract
 from radserve.contracts.manifest import MANIFEST, read_manifest, version_folders
 from radserve.errors import (
+    ContractError,
     DeadlineExceededError,
     InferenceFailedError,
     ModelNotFoundError,
@@ -24,6 +25,7 @@ from radserve.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
+from radserve_export.evidence import SUFFIX
 from radserve_export.versions import fits, read_version
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def publish_to(url: str, repository: Path, name: str, access: Access, tell: Call
     """Let a server load the newest version of a public model, and wait until it is ready.
 
     The steps are loaded first: they serve the version before, too, until the
-    public model goes over. What only that version needs is unloaded then.
+    public model goes over. What only that version needs is unloaded then, and
+    evidence maps of an older network that the repository has no more.
     A server that is further behind gets the steps with the version that it
     serves, in place of the one before, until it has gone over.
 
@@ -87,7 +90,7 @@ def publish_to(url: str, repository: Path, name: str, access: Access, tell: Call
         repository: The model repository, as this machine sees it.
         name: The public model.
         access: How to reach the server.
-        tell: Takes a line about a version that cannot be served to its end.
+        tell: Takes a line about what cannot be served to its end, or is served no more.
 
     Returns:
         The version.
@@ -124,6 +127,9 @@ def publish_to(url: str, repository: Path, name: str, access: Access, tell: Call
             for model in behind:  # by name alone it would stay as it is: nothing changed on the disk
                 server.load(model, version.configs[model])
         server.unload(_superseded(folders, version.manifest.models), public, number)
+        maps = f"{name}{SUFFIX}"
+        if not (repository / maps).exists() and server.retire_maps(maps):
+            tell(f"{url} no longer serves {maps}: {repository} has it no more")
     return number
 
 
@@ -251,6 +257,22 @@ class _Server:
         for model in models:
             if model in loaded:
                 self._client.unload_model(model, **self._options)
+
+    def retire_maps(self, model: str) -> bool:
+        """Unload a model with evidence maps, then its steps; False if none of that name is served."""
+        # The index lists none whose folder is gone: neither whether it is served, nor until when.
+        if not self._client.is_model_ready(model, **self._options):
+            return False
+        config = self._client.get_model_config(model, **self._options).config
+        try:
+            contract = parse_contract(config.parameters[CONTRACT_PARAMETER].string_value)
+        except ContractError:
+            return False
+        if contract.evidence is None:
+            return False
+        for one in (model, *(step.model_name for step in config.ensemble_scheduling.step)):
+            self._client.unload_model(one, **self._options)
+        return True
 
     def _index(self) -> list[Any]:
         return list(self._client.get_model_repository_index(**self._options).models)

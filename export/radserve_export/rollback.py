@@ -11,6 +11,7 @@ import msgspec
 from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders
 from radserve.errors import RepositoryError
 from radserve_export import repository as repo
+from radserve_export.evidence import SUFFIX, has_maps
 from radserve_export.layout import config_files
 from radserve_export.publication import COPIES, publish
 from radserve_export.versions import follow, plain_name, read_version, renumbered
@@ -134,10 +135,10 @@ def left_behind(repository: Path, name: str) -> LeftBehind | None:
     Raises:
         RepositoryError: The plain model's newest version cannot be read.
     """
-    maps = f"{name}_evidence"
-    newest = repo.newest_version(repository, maps)
-    if not newest:
+    maps = f"{name}{SUFFIX}"
+    if not has_maps(repository, maps):
         return None
+    newest = repo.newest_version(repository, maps)
     wanted = read_version(repository, name, repo.newest_version(repository, name)).manifest.source_sha256
     explained = _sources(repository / maps)
     if explained.get(newest) == wanted:

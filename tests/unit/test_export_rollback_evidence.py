@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from support.exports import dense_network, image_spec, write_spec
+from support.exports import image_spec, write_spec
+from support.networks import evidence_network
 from typer.testing import CliRunner
 
 from radserve_export import pipeline, release_commands
@@ -29,10 +29,11 @@ for command in (release_commands.publish, release_commands.rollback):
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Export a model of the trained file of that number to ``tmp_path/models``."""
 
-    def export(name: str, trained: int) -> int:
-        network = replace(dense_network(seed=trained), source_sha256=f"{trained:064x}")
+    def export(trained: int, **changes: Any) -> int:
+        network = evidence_network(trained=trained)
         monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        return pipeline.export(write_spec(tmp_path, image_spec(name=name)), tmp_path / "models").version
+        described = image_spec(network_output="logits", **changes)
+        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models").version
 
     return export
 
@@ -48,8 +49,7 @@ def test_maps_of_another_network_are_named_with_the_order_that_rolls_them_back(
     tmp_path: Path, publish: Publish
 ) -> None:
     for trained in (1, 2):
-        publish("tiny", trained)
-        publish("tiny_evidence", trained)
+        publish(trained, evidence=True)
     where = ("--repository", tmp_path / "models")
     line = _rollback("tiny", *where)
     assert line.startswith("radserve: tiny_evidence: its evidence maps now explain another network than tiny has")
@@ -62,14 +62,14 @@ def test_maps_of_another_network_are_named_with_the_order_that_rolls_them_back(
 
 
 def test_maps_without_a_version_that_fits_are_to_be_exported_again(tmp_path: Path, publish: Publish) -> None:
-    publish("tiny", 1)
-    publish("tiny", 2)
-    publish("tiny_evidence", 2)
+    publish(1)
+    publish(2, evidence=True)
     line = _rollback("tiny", "--repository", tmp_path / "models")
     assert "export tiny again with evidence" in line
 
 
 def test_a_model_without_maps_is_rolled_back_without_a_word(tmp_path: Path, publish: Publish) -> None:
-    publish("tiny", 1)
-    publish("tiny", 2)
+    publish(1)
+    publish(2)
+    publish(2, name="tiny_evidence")  # which is no more than a name
     assert _rollback("tiny", "--repository", tmp_path / "models") == ""
