@@ -80,7 +80,7 @@ def export(
             try:
                 with _warnings_shown(messages), _stages(messages, spec.stem) as progress:
                     done = run(spec, repository, model=model, evaluate=measure, progress=progress, **loading)
-            except RadserveError as error:
+            except (RadserveError, OSError) as error:
                 if len(specs) == 1:
                     raise
                 _show_error(messages, error if str(spec) in str(error) else f"{spec}: {error}")
@@ -174,6 +174,11 @@ def one_line_errors() -> Iterator[Console]:
         raise typer.Exit(1) from error
     except ImportError as error:
         _show_error(messages, f"{error.name} is missing: pip install 'radserve[export]'")
+        raise typer.Exit(1) from error
+    except BrokenPipeError:  # whoever read the output wants no more
+        raise
+    except OSError as error:
+        _show_error(messages, error)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         messages.print("interrupted; what was not reported as finished was not written")

@@ -107,6 +107,13 @@ def test_an_error_that_does_not_name_its_spec_is_told_with_it(tmp_path: Path, mo
     assert not (tmp_path / "models").exists()
 
 
+def test_a_repository_that_is_a_file_is_one_line(tmp_path: Path, spec: Path) -> None:
+    (tmp_path / "models").write_text("x")
+    code, output, errors = _run("export", spec, "--repository", tmp_path / "models")
+    assert (code, output, errors.count("\n")) == (1, "", 1)
+    assert str(tmp_path / "models") in errors
+
+
 def test_what_the_exporter_warns_of_is_a_line_each_and_no_failure(
     tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
