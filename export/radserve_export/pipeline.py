@@ -14,7 +14,7 @@ from radserve.contracts.manifest import Manifest
 from radserve_export import repository as repo
 from radserve_export.calibrate import calibrate_on_held_out
 from radserve_export.ensemble import build_steps
-from radserve_export.evidence import check_companions, explained_stages, public_models
+from radserve_export.evidence import SUFFIX, check_companions, explained_stages, public_models
 from radserve_export.layout import lay_out
 from radserve_export.low_precision import lower_precision, measure_precision, tolerant
 from radserve_export.parity import check_parity
@@ -213,6 +213,8 @@ def _stage(
     """Write a model's next version into a folder of its own, and measure it there."""
     spec, network = checked.spec, checked.network
     version = _newest(checked, repository) + 1
+    if spec.evidence:  # numbers of maps that were given up before are not used again
+        version = max(version, repo.newest_version(repository, spec.name.removesuffix(SUFFIX)) + 1)
     layout = checked.layout(repository, version)
     manifest = Manifest(
         name=spec.name,

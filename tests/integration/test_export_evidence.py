@@ -115,7 +115,7 @@ def test_evidence_asked_for_later_leaves_the_plain_model_as_it_is(tmp_path: Path
     done = pipeline.export(write_spec(tmp_path), repository)
     assert not done.is_new
     assert done.evidence is not None
-    assert (done.evidence.name, done.evidence.version, done.evidence.is_new) == ("chest_fused_evidence", 1, True)
+    assert (done.evidence.name, done.evidence.version, done.evidence.is_new) == ("chest_fused_evidence", 2, True)
 
 
 @pytest.mark.usefixtures("converted_before")

@@ -100,6 +100,12 @@ def test_the_maps_can_be_given_up_as_the_message_says(models: Path, publish: Pub
     assert verify_repository(models) == []
     assert check_repository(models) == []
     assert "tiny_evidence" not in (models / "README.md").read_text()
+    again = publish(3, evidence=True)
+    assert (again.version, again.is_new) == (3, False)
+    assert again.evidence is not None
+    assert again.evidence.version == 4, "no client has prepared anything by a contract of that number"
+    assert not publish(3, evidence=True).evidence.is_new  # type: ignore[union-attr]  # seen just above
+    assert check_repository(models) == []
 
 
 def test_a_model_that_only_has_such_a_name_is_none_of_its_business(models: Path, publish: Publish) -> None:
