@@ -118,7 +118,7 @@ class Result(ABC):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EvidenceMap:
     """Where the model saw what speaks for its most probable label: Grad-CAM (Selvaraju et al., ICCV 2017).
 
@@ -128,7 +128,23 @@ class EvidenceMap:
     """
 
     label: str
-    values: NDArray[np.float32] = field(repr=False)
+    values: NDArray[np.float32]
+
+    @property
+    def maximum(self) -> tuple[int, int] | None:
+        """Row and column of the largest value, counted from 0; None where nothing speaks for the label."""
+        row, column = divmod(int(self.values.argmax()), self.values.shape[1])
+        return (row, column) if self.values[row, column] > 0 else None
+
+    def __repr__(self) -> str:
+        rows, columns = self.values.shape
+        return f"<EvidenceMap of {self.label}: {rows} x {columns}, {self.values.min():.3f} to {self.values.max():.3f}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``to_json`` writes them; the map itself is left out."""
+        place = None if self.maximum is None else dict(zip(("row", "column"), self.maximum, strict=True))
+        rows, columns = self.values.shape
+        return {"label": self.label, "rows": rows, "columns": columns, "maximum": place}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -157,7 +173,8 @@ class Classification(Result):
         return f"<Classification by {self.model} {self.version}: {shown}{f', {more} more' if more > 0 else ''}>"
 
     def _content(self) -> dict[str, Any]:
-        return {"findings": [finding.to_dict() for finding in self.findings]}
+        shown = {} if self.evidence is None else {"evidence": self.evidence.to_dict()}
+        return {"findings": [finding.to_dict() for finding in self.findings], **shown}
 
 
 @dataclass(frozen=True, kw_only=True)

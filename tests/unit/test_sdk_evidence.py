@@ -117,9 +117,23 @@ def test_a_value_outside_0_to_1_is_not_believed(wrong: float) -> None:
         answered(contract(Evidence(rows=4, columns=4, layer="last")), np.full((4, 4), wrong))
 
 
-def test_the_map_is_not_written_as_json() -> None:
-    result = answered(contract(Evidence(rows=4, columns=4, layer="last")), np.zeros((4, 4)))
-    assert "evidence" not in json.loads(result.to_json())
+@pytest.mark.parametrize(
+    ("cells", "place", "shown"),
+    [
+        (one(4, 4, 1, 2), {"row": 44, "column": 49}, "0.000 to 0.9"),
+        (np.zeros((4, 4), np.float32), None, "0.000 to 0.000"),
+    ],
+)
+def test_json_says_where_the_maximum_lies_and_leaves_the_map_out(
+    cells: NDArray[np.float32], place: dict[str, int] | None, shown: str
+) -> None:
+    result = answered(contract(Evidence(rows=4, columns=4, layer="last")), cells)
+    assert json.loads(result.to_json())["evidence"] == {"label": "b", "rows": 120, "columns": 80, "maximum": place}
+    assert repr(result.evidence).startswith(f"<EvidenceMap of b: 120 x 80, {shown}")
+
+
+def test_json_of_a_model_without_a_map_says_nothing_of_one() -> None:
+    assert "evidence" not in json.loads(answered(contract(None), None).to_json())
 
 
 @pytest.mark.parametrize(
