@@ -90,6 +90,9 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
     if len(y) < _FEWEST:
         msg = f"{spec.name}: calibrate needs {_FEWEST} samples or more, and has {len(y)}"
         raise SpecError(msg)
+    if not np.isfinite(outputs).all():
+        msg = f"{spec.name}: calibrate: the network gives NaN or infinite values on the held-out data"
+        raise SpecError(msg)
     if len(np.unique(y)) == 1:
         msg = f"{spec.name}: calibrate: the held-out data shows one class alone"
         raise SpecError(msg)
@@ -113,7 +116,7 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
         "nll_before": float(_nll(before, measured, exclusive=spec.exclusive)),
         "nll_after": float(_nll(after, measured, exclusive=spec.exclusive)),
     }
-    if report["nll_after"] > report["nll_before"]:
+    if not report["nll_after"] <= report["nll_before"]:
         msg = (
             f"{spec.name}: calibrate: the temperature {temperature:g} that fits half of the held-out data makes the"
             " other half worse: give more data, or leave the block out"

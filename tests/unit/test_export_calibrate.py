@@ -99,6 +99,17 @@ def test_a_temperature_that_fits_one_half_alone_is_refused(tmp_path: Path) -> No
         calibrate(spec, outputs, y)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_value_that_is_no_number_is_refused(tmp_path: Path, wrong: float, place: int) -> None:
+    """Among what is fitted on, or among what is measured."""
+    spec = spec_of(tmp_path)
+    outputs, y = overconfident(spec, 3.0, n=400)
+    outputs[np.random.default_rng(20261122).permutation(400)[place], 1] = wrong
+    with pytest.raises(SpecError, match="NaN or infinite"):
+        calibrate(spec, outputs, y)
+
+
 def test_data_of_one_class_is_refused(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     with pytest.raises(SpecError, match="one class alone"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from support.networks import evidence_network
 
 from radserve import Classification, _codec
 from radserve.contracts import CONTRACT_PARAMETER, EVIDENCE, PROBABILITIES, parse_contract
-from radserve.errors import ConversionError
+from radserve.errors import ConversionError, ParityError, SpecError
 from radserve_export import pipeline
 from radserve_export.evaluate._classification import score
 from radserve_export.evidence import public_models
@@ -105,6 +106,28 @@ def served(models: Path, name: str, image: NDArray[np.float32]) -> tuple[Classif
     result = _codec.to_result(contract, prepared, answer)
     assert isinstance(result, Classification)
     return result, arrays[PROBABILITIES][0]
+
+
+def test_maps_that_show_nothing_are_not_published(tmp_path: Path, export: Export) -> None:
+    """Comparing them would prove nothing."""
+    with pytest.raises(SpecError, match="no map shows anything"):
+        export(evidence_network(strength=(-3, -2, -1)))
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_gate_compares_the_maps_of_all_labels(tmp_path: Path, export: Export) -> None:
+    """Of a label that is never on top, too."""
+    network = evidence_network(strength=(3, 2, 1e-3))
+    part, other = network.parts["evidence"], evidence_network(strength=(3, 2, -1e-3)).parts["evidence"].graph
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(part.graph)
+    (back,) = [node for node in wrong.graph.node if node.name == "back"]
+    (dense,) = [weight for weight in other.graph.initializer if weight.name == "dense"]
+    wrong.graph.initializer.add().CopyFrom(dense)
+    wrong.graph.initializer[-1].name = back.input[0] = "wrong"
+    with pytest.raises(ParityError, match="network: EVIDENCE differs"):
+        export(replace(network, parts={"evidence": replace(part, graph=wrong)}))
+    assert not (tmp_path / "models").exists()
 
 
 # The second label's logit is the largest by far, and in single precision its probability is not.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from radserve.contracts import DECISIONS, PROBABILITIES
+from radserve.contracts import DECISIONS, EVIDENCE, PROBABILITIES
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_OUTPUT
 from radserve_export.graphs.checked import signature
@@ -83,12 +83,15 @@ class Classification:
             raise SpecError(msg)
 
     def check_outputs(self, outputs: Arrays, spec: Spec) -> None:
-        """Probabilities must be some, and logits none.
+        """Probabilities must be some, and logits none; and evidence maps must show something.
 
         Raises:
             SpecError: They are not what the spec says.
         """
         check_activation(outputs[NETWORK_OUTPUT], spec)
+        if spec.evidence and not outputs[EVIDENCE].any():
+            msg = f"{spec.name}: evidence: no map shows anything, whatever the network is shown: leave evidence out"
+            raise SpecError(msg)
 
     def trailing_graphs(self, spec: Spec) -> dict[str, onnx.ModelProto]:
         """Calibration, activation and thresholds."""
