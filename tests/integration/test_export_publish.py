@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ import pydicom
 import pytest
 import tritonclient.grpc as triton
 import typer
+from support.callers import CALLERS, Callers
 from support.exports import COLUMNS, ROWS, dense_network, image_spec, write_spec
 from support.networks import convolutional_network, recurrent_network
-from support.servers import free_port, raw_server, write_certificate
+from support.servers import free_port, raw_server, served, wait_until, write_certificate
 from typer.testing import CliRunner
 
 from radserve import Client
@@ -28,7 +28,6 @@ from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from radserve import Classification
     from radserve_export.network import Network
     from radserve_server import EmbeddedServer
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 WIDTHS = {1: 400, 2: 1500, 3: 3000, 4: 800}
-CALLERS = 3
-SEEN_BEFORE_GOING_ON = 120
 
 app = typer.Typer()
 for command in (release_commands.publish, release_commands.rollback):
@@ -45,12 +42,11 @@ for command in (release_commands.publish, release_commands.rollback):
 
 
 @pytest.fixture
-def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+def export(tmp_path: Path, use_network: Callable[[Network], None]) -> Publish:
     """Export a version with a window and a network of its own to ``tmp_path/models``."""
 
     def run(version: int, *, rows: int = ROWS, **changes: Any) -> int:
-        network = dense_network(seed=version, rows=rows)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+        use_network(dense_network(seed=version, rows=rows))
         described = image_spec(**changes)
         window = {"kind": "fixed", "center": 40, "width": WIDTHS[version]}
         described["input"] |= {"modalities": ["CT"], "window": window, "rows": rows}
@@ -64,57 +60,6 @@ def _run(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-class _Load:
-    """Callers that send the same file again and again, and note what came back."""
-
-    def __init__(self, url: str) -> None:
-        self.client = Client(url, timeout_s=20)
-        self.answers: list[Classification] = []
-        self.expected: dict[int, dict[str, float]] = {}
-        self._stop = threading.Event()
-        self._more = threading.Condition()
-        self._pool = ThreadPoolExecutor(CALLERS)
-        model = self.client.model("tiny")
-        self._callers = [self._pool.submit(self._call, model) for _ in range(CALLERS)]
-
-    def _call(self, model: Any) -> None:
-        while not self._stop.is_set():
-            answer = model.predict(CT)
-            with self._more:
-                self.answers.append(answer)
-                self._more.notify_all()
-
-    def go_on(self) -> None:
-        """Note what the version served now must answer, and let some requests pass."""
-        model = self.client.model("tiny")
-        (row,) = model.infer(model.prepare(CT))[PROBABILITIES]
-        names = [one.name for one in model.contract.labels]
-        self.expected[model.contract.version] = dict(zip(names, map(float, row), strict=True))
-        with self._more:
-            seen = len(self.answers)
-            self._more.wait_for(lambda: len(self.answers) >= seen + SEEN_BEFORE_GOING_ON, timeout=60)
-
-    def finish(self) -> None:
-        """Stop; raises what a caller met."""
-        self._stop.set()
-        try:
-            for caller in self._callers:
-                caller.result(60)
-        finally:
-            self._pool.shutdown()
-            self.client.close()
-
-    def check(self) -> None:
-        """Every answer is that of the version it reports."""
-        for answer in self.answers:
-            found = {finding.label: finding.probability for finding in answer.findings}
-            assert found == pytest.approx(self.expected[answer.version], abs=1e-6), answer.version
-
-    def count(self) -> dict[int, int]:
-        versions = [answer.version for answer in self.answers]
-        return {version: versions.count(version) for version in sorted(set(versions))}
-
-
 @pytest.mark.parametrize("fuse", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_publishing_and_rolling_back_under_load_loses_no_request_and_mixes_no_versions(
     tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer], *, fuse: bool
@@ -122,26 +67,19 @@ def test_publishing_and_rolling_back_under_load_loses_no_request_and_mixes_no_ve
     models = tmp_path / "models"
     export(1, serving={"fuse": fuse})
     server = start_server(models)
-    load = _Load(server.grpc_url)
-    try:
-        load.go_on()
+    with Callers(server.grpc_url, "tiny", CT) as callers:
+        assert callers.see() == 1
         assert export(2, serving={"fuse": fuse}) == 2
-        load.go_on()  # the files are there, the server has not been asked: it goes on with version 1
-        assert set(load.expected) == {1}
+        assert callers.see() == 1  # the files are there, but the server has not been asked
         assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
-        load.go_on()
+        assert callers.see() == 2
         code, output, _ = _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)
         assert (code, output.splitlines()[-1]) == (0, f"{server.grpc_url} serves tiny version 3")
-        load.go_on()
-    finally:
-        load.finish()
-    load.check()
-    counts = load.count()
-    assert set(counts) == {1, 2, 3}
-    assert min(counts.values()) >= SEEN_BEFORE_GOING_ON
+        assert callers.see() == 3
+    callers.check()
     # The window and the weights of version 1 are back, and version 2's were others.
-    assert load.expected[3] == pytest.approx(load.expected[1], abs=1e-6)
-    assert load.expected[2] != pytest.approx(load.expected[1], abs=1e-3)
+    assert callers.expected[3] == pytest.approx(callers.expected[1], abs=1e-6)
+    assert callers.expected[2] != pytest.approx(callers.expected[1], abs=1e-3)
 
 
 def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_is_unloaded(
@@ -150,21 +88,15 @@ def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_
     models = tmp_path / "models"
     export(1)
     server = start_server(models)
-    load = _Load(server.grpc_url)
-    try:
-        load.go_on()
+    with Callers(server.grpc_url, "tiny", CT) as callers:
+        assert callers.see() == 1
         export(2, rows=6)
         assert _run("publish", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
-        load.go_on()
+        assert callers.see() == 2
         assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
-        load.go_on()
-    finally:
-        load.finish()
-    load.check()
-    assert set(load.count()) == {1, 2, 3}
-    with triton.InferenceServerClient(server.grpc_url) as client:
-        ready = {one.name for one in client.get_model_repository_index().models if one.state == "READY"}
-    assert ready == {"tiny", "tiny_pipeline_3"}
+        assert callers.see() == 3
+    callers.check()
+    assert wait_until(lambda: set(served(server.grpc_url)) == {"tiny", "tiny_pipeline_3"}), served(server.grpc_url)
 
 
 def test_callers_who_neither_retry_nor_name_a_version_lose_no_request_either(
@@ -215,24 +147,21 @@ def test_many_versions_in_a_row_lose_no_request(
     models = tmp_path / "models"
     export(1)
     server = start_server(models)
-    load = _Load(server.grpc_url)
-    try:
-        load.go_on()
+    with Callers(server.grpc_url, "tiny", CT) as callers:
+        callers.see()
         for version in (2, 3, 4, 1, 2, 3):
             export(version)
             assert _run("publish", "--repository", models, "--url", server.grpc_url)[0] == 0
-            load.go_on()
+            callers.see()
         for _ in range(3):
             assert _run("rollback", "tiny", "--repository", models, "--url", server.grpc_url)[0] == 0
-            load.go_on()
-    finally:
-        load.finish()
-    load.check()
-    assert set(load.count()) == set(range(1, 11))
+            callers.see()
+    callers.check()
+    assert set(callers.expected) == set(range(1, 11))
 
 
 def test_networks_in_lower_precision_are_served_as_they_were_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_server: Callable[..., EmbeddedServer]
+    tmp_path: Path, use_network: Callable[[Network], None], start_server: Callable[..., EmbeddedServer]
 ) -> None:
     loose = {"atol": 0.05, "minimum_agreement": 0.9}
     cases: dict[str, tuple[Network, dict[str, Any]]] = {
@@ -241,7 +170,7 @@ def test_networks_in_lower_precision_are_served_as_they_were_checked(
         "dynamic": (recurrent_network(), {"quantization": "dynamic", "instances": {"kind": "cpu"}}),
     }
     for name, (network, serving) in cases.items():
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, _it=network, **_options: nullcontext(_it))
+        use_network(network)
         spec = image_spec(name=name, serving=serving | {"low_precision": loose})
         pipeline.export(write_spec(tmp_path, spec), tmp_path / "models")
     pixels = np.random.default_rng(0).integers(0, 256, (7, ROWS, COLUMNS, 1)).astype(np.uint8)

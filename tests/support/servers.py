@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import tritonclient.grpc as triton
 
 from radserve_server.discover import find_triton
 from radserve_server.process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -55,3 +58,21 @@ def write_certificate(folder: Path, name: str, signed_by: str | None = None) -> 
         command += ["-CA", str(folder / f"{signed_by}.pem"), "-CAkey", str(folder / f"{signed_by}.key")]
         command += ["-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed program
+
+
+def served(url: str) -> dict[str, list[int]]:
+    """The versions of each model that a server has ready."""
+    found: dict[str, list[int]] = {}
+    with triton.InferenceServerClient(url) as client:
+        for one in client.get_model_repository_index().models:
+            if one.state == "READY":
+                found[one.name] = sorted([*found.get(one.name, []), int(one.version)])
+    return found
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 60) -> bool:
+    """Whether something came to hold in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return held
