@@ -55,6 +55,20 @@ def export(tmp_path: Path, use_network: Callable[[Network], None]) -> Publish:
     return run
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The repository that ``export`` writes."""
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def server(models: Path, export: Publish, start_server: Callable[..., EmbeddedServer]) -> EmbeddedServer:
+    """A server of version 1."""
+    export(1)
+    running: EmbeddedServer = start_server(models)
+    return running
+
+
 def _run(*arguments: object) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
@@ -83,11 +97,8 @@ def test_publishing_and_rolling_back_under_load_loses_no_request_and_mixes_no_ve
 
 
 def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_is_unloaded(
-    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+    models: Path, export: Publish, server: EmbeddedServer
 ) -> None:
-    models = tmp_path / "models"
-    export(1)
-    server = start_server(models)
     with Callers(server.grpc_url, "tiny", CT) as callers:
         assert callers.see() == 1
         export(2, rows=6)
@@ -100,12 +111,9 @@ def test_a_version_of_another_input_size_follows_without_a_gap_and_its_old_step_
 
 
 def test_callers_who_neither_retry_nor_name_a_version_lose_no_request_either(
-    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+    models: Path, export: Publish, server: EmbeddedServer
 ) -> None:
     """The public model is there at every moment: the old version until the new one is ready."""
-    models = tmp_path / "models"
-    export(1)
-    server = start_server(models)
     stop, more = threading.Event(), threading.Condition()
     seen: set[tuple[int, str]] = set()
 
@@ -141,12 +149,7 @@ def test_callers_who_neither_retry_nor_name_a_version_lose_no_request_either(
 
 
 @pytest.mark.full
-def test_many_versions_in_a_row_lose_no_request(
-    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
-) -> None:
-    models = tmp_path / "models"
-    export(1)
-    server = start_server(models)
+def test_many_versions_in_a_row_lose_no_request(models: Path, export: Publish, server: EmbeddedServer) -> None:
     with Callers(server.grpc_url, "tiny", CT) as callers:
         callers.see()
         for version in (2, 3, 4, 1, 2, 3):
@@ -197,11 +200,8 @@ def test_a_server_that_reads_another_repository_is_told(
 
 
 def test_one_server_that_is_down_does_not_keep_the_others_from_the_version(
-    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+    models: Path, export: Publish, server: EmbeddedServer
 ) -> None:
-    models = tmp_path / "models"
-    export(1)
-    server = start_server(models)
     export(2)
     down = f"127.0.0.1:{free_port()}"
     code, output, errors = _run("publish", "--repository", models, "--url", down, "--url", server.grpc_url)
@@ -211,11 +211,8 @@ def test_one_server_that_is_down_does_not_keep_the_others_from_the_version(
 
 
 def test_a_version_that_does_not_load_leaves_the_old_one_serving(
-    tmp_path: Path, export: Publish, start_server: Callable[..., EmbeddedServer]
+    models: Path, export: Publish, server: EmbeddedServer
 ) -> None:
-    models = tmp_path / "models"
-    export(1)
-    server = start_server(models)
     export(2)
     graph = models / "tiny_pipeline/2/model.onnx"
     graph.write_bytes(b"not a graph")

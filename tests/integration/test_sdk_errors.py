@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.repositories import write_add_one, write_python
-from support.servers import raw_server, write_certificate
+from support.servers import raw_server, wait_until, write_certificate
 
 from radserve import (
     TLS,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from radserve import Model
 
 SECRET = "ZZCANARYZZ"  # noqa: S105 - stands for a patient's name
-# X[0] sleeps so many seconds, X[1] answers with an error, X[2] raises, X[3] gives a NaN.
+# X[0] numbers a request that waits to be let go, X[1] answers with an error, X[2] raises, X[3] gives a NaN.
 STEP = f"""
 import os
 import time
@@ -49,7 +50,7 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.busy = os.path.join(args["model_repository"], "busy")
+        self.folder = args["model_repository"]
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
@@ -57,8 +58,9 @@ class TritonPythonModel:
     def answer(self, request):
         x = request.inputs()[0].as_numpy()
         if x[0, 0]:
-            open(self.busy, "w").close()
-            time.sleep(float(x[0, 0]))
+            open(os.path.join(self.folder, f"busy_{{x[0, 0]:.0f}}"), "w").close()
+            while not os.path.exists(os.path.join(self.folder, f"let_go_{{x[0, 0]:.0f}}")):
+                time.sleep(0.01)
         if x[0, 1]:
             error = pb_utils.TritonError("{SECRET}", pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
@@ -70,6 +72,7 @@ QUEUE = (
     "dynamic_batching { priority_levels: 3 default_priority_level: 3 default_queue_policy { timeout_action: REJECT"
     " default_timeout_microseconds: 20000000 allow_timeout_override: true max_queue_size: 2 } }"
 )
+NUMBERS = itertools.count(1)
 
 
 def write_faulty(repository: Path) -> None:
@@ -98,8 +101,8 @@ def model(client: Client) -> Model:
     return client.model("faulty")
 
 
-def x(sleep_s: float = 0, error: float = 0, raises: float = 0, nan: float = 0) -> dict[str, Any]:
-    return {"X": np.array([[sleep_s, error, raises, nan]], np.float32)}
+def x(held: float = 0, error: float = 0, raises: float = 0, nan: float = 0) -> dict[str, Any]:
+    return {"X": np.array([[held, error, raises, nan]], np.float32)}
 
 
 def send(client: Client, model: Model, **changed: Any) -> object:
@@ -116,33 +119,38 @@ def send(client: Client, model: Model, **changed: Any) -> object:
     return client._session.transport.infer(request, timeout_s=5)
 
 
-def test_a_full_queue_is_overload_at_once(model: Model) -> None:
+@contextmanager
+def held(model: Model, repository: Path) -> Iterator[Future[Any]]:
+    """A request that the model works on until the context ends."""
+    number = next(NUMBERS)
+    busy, let_go = (repository / "faulty_step" / f"{name}_{number}" for name in ("busy", "let_go"))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(model.infer, x(held=number), timeout_s=60)
+        try:
+            assert wait_until(lambda: busy.exists() or call.done())
+            yield call
+        finally:
+            let_go.touch()
+
+
+def test_a_full_queue_is_overload_at_once(server: EmbeddedServer, model: Model) -> None:
     def call(_: int) -> str:
         try:
-            model.infer(x(0.3))
+            model.infer(x(), timeout_s=60)
         except ServerOverloadedError as error:
             return str(error).split(":")[0]
         return "answered"
 
     with ThreadPoolExecutor(12) as pool:
-        outcomes = list(pool.map(call, range(12)))
-    assert set(outcomes) == {"the queue of faulty is full", "answered"}
-
-
-@contextmanager
-def busy(model: Model, repository: Path, sleep_s: float) -> Iterator[Future[Any]]:
-    """A request that the model works on."""
-    sign = repository / "faulty_step" / "busy"
-    sign.unlink(missing_ok=True)
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(model.infer, x(sleep_s))
-        while not sign.exists():
-            time.sleep(0.01)
-        yield call
+        with held(model, server.repository):
+            calls = [pool.submit(call, number) for number in range(12)]
+            assert wait_until(lambda: any(one.done() for one in calls))
+            assert {one.result() for one in calls if one.done()} == {"the queue of faulty is full"}
+        assert {one.result() for one in calls} == {"the queue of faulty is full", "answered"}
 
 
 def test_waiting_too_long_in_the_queue_is_overload(server: EmbeddedServer, client: Client, model: Model) -> None:
-    with busy(model, server.repository, 0.6), pytest.raises(ServerOverloadedError, match="waited too long"):
+    with held(model, server.repository), pytest.raises(ServerOverloadedError, match="waited too long"):
         send(client, model, queue_timeout_s=0.05)
 
 
@@ -183,11 +191,12 @@ def test_an_answer_that_is_not_a_number_is_not_trusted(model: Model) -> None:
         model.infer(x(nan=1))
 
 
-def test_the_deadline_holds(model: Model) -> None:
-    begin = time.monotonic()
-    with pytest.raises(DeadlineExceededError) as caught:
-        model.infer(x(0.8), timeout_s=0.2)
-    assert 0.2 <= time.monotonic() - begin < 0.7
+def test_the_deadline_holds(server: EmbeddedServer, model: Model) -> None:
+    with held(model, server.repository):  # nothing is answered before this ends
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceededError) as caught:
+            model.infer(x(), timeout_s=0.2)
+        assert time.monotonic() - begin >= 0.2
     assert isinstance(caught.value, TimeoutError)
 
 
@@ -206,10 +215,10 @@ def test_what_is_no_triton_is_told(server: EmbeddedServer) -> None:
 
 def test_closing_ends_the_calls_in_flight(server: EmbeddedServer) -> None:
     client = Client(server.grpc_url)
-    with busy(client.model("faulty"), server.repository, 0.6) as call:
+    with held(client.model("faulty"), server.repository) as call:
         client.close()
         with pytest.raises(ClientClosedError):
-            call.result(5)
+            call.result(30)
 
 
 def test_a_restricted_call_is_told_apart_from_a_dead_server(tmp_path: Path) -> None:
@@ -228,22 +237,25 @@ def test_a_server_that_shuts_down_is_unavailable_and_answers_what_it_has(tmp_pat
     write_add_one(tmp_path)
     with raw_server(tmp_path) as (process, url), Client(url) as client:
         model, other = client.model("faulty"), client.model("add_one")
-        with busy(model, tmp_path, 1.5) as call:
+        outcomes: list[type | None] = []
+
+        def is_refused() -> bool:
+            outcomes.append(_kind(other))
+            return outcomes[-1] is ServerUnavailableError
+
+        with held(model, tmp_path) as call:
             os.kill(process.pid, signal.SIGTERM)
-            outcomes = []
-            while not call.done():
-                outcomes.append(_kind(other))
-                time.sleep(0.01)
-            assert call.result()["Y"][0, 0] == 2.5
-            while not process.ended.wait(0.01):
-                outcomes.append(_kind(other))
+            assert wait_until(is_refused), outcomes
+            assert not call.done()
+        assert call.result()["Y"][0, 0] > 1
+        assert wait_until(lambda: is_refused() and process.ended.is_set())
     after_the_signal_was_heard = outcomes[outcomes.index(ServerUnavailableError) :]
     assert set(after_the_signal_was_heard) == {ServerUnavailableError}
 
 
 def _kind(model: Model) -> type | None:
     try:
-        model.infer(x(), timeout_s=2)
+        model.infer(x(), timeout_s=30)
     except ServerError as error:
         return type(error)
     return None

@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from support.inference import add_one, infer
 from support.leftovers import leftovers
 from support.repositories import write_add_one, write_python
+from support.servers import wait_until
 
 from radserve.errors import RadserveError
 from radserve_server import EmbeddedServer, Event, EventKind, canary, supervise
@@ -73,13 +74,6 @@ class Watched:
         return [stub.pid for stub in stubs_of(self.server.pid, self.server.repository) if not stub.dead]
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     write_add_one(tmp_path / "repository")
@@ -123,7 +117,7 @@ def test_a_stub_that_dies_of_a_request_is_replaced_and_stopping_is_not_blocked(
     tmp_path: Path, start_server: StartServer
 ) -> None:
     write_python(tmp_path / "repository", "fragile", _DIES_ON_666)
-    watched = Watched(start_server, tmp_path / "repository")
+    watched = Watched(start_server, tmp_path / "repository", drain_s=60.0)
     stub = watched.stubs()[0]
     with triton.InferenceServerClient(watched.server.grpc_url) as client:
         with pytest.raises(triton.InferenceServerException):
@@ -133,7 +127,7 @@ def test_a_stub_that_dies_of_a_request_is_replaced_and_stopping_is_not_blocked(
     assert stub not in watched.stubs()
     started = time.monotonic()
     watched.server.stop()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "it waited for requests that nothing answers"
 
 
 def test_the_shared_memory_of_a_frozen_stub_is_removed(repository: Path, start_server: StartServer) -> None:
@@ -142,7 +136,7 @@ def test_the_shared_memory_of_a_frozen_stub_is_removed(repository: Path, start_s
     os.kill(frozen.pid, signal.SIGSTOP)
     watched.wait_for(EventKind.HEALED)
     add_one(watched.server.grpc_url)
-    _wait_until(lambda: not any(frozen.region in name for name in leftovers()))
+    assert wait_until(lambda: not any(frozen.region in name for name in leftovers()))
 
 
 def test_a_killed_server_is_restarted_on_the_same_ports(repository: Path, start_server: StartServer) -> None:
@@ -214,7 +208,7 @@ def test_stopping_lets_a_request_in_flight_finish(tmp_path: Path, start_server: 
 
     asking = threading.Thread(target=ask)
     asking.start()
-    _wait_until(busy.exists)
+    assert wait_until(busy.exists)
     watched.server.stop()
     asking.join()
     assert answers == [[1, 1, 1, 1]]
