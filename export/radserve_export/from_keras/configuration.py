@@ -38,7 +38,9 @@ _OF_CLASSES = (
     *("optimizers", "optimizers.schedules", "dtype_policies", "quantizers"),
 )
 _OF_FUNCTIONS = ("activations", "losses", "metrics", "ops", "initializers", "regularizers", "constraints")
-_INNER = re.compile(r"keras\.src\.(layers|models|ops|initializers|losses|metrics|optimizers|dtype_policies)\.[\w.]+\Z")
+_INNER = re.compile(
+    r"keras\.src\.(applications|layers|models|ops|initializers|losses|metrics|optimizers|dtype_policies)\.[\w.]+\Z"
+)
 _PARTS = (
     *(keras.Operation, keras.Initializer, keras.Regularizer, keras.constraints.Constraint, keras.Loss, keras.Metric),
     *(keras.Optimizer, keras.optimizers.schedules.LearningRateSchedule, keras.Quantizer),
