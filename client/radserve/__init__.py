@@ -39,12 +39,14 @@ from radserve.results import (
     EvidenceMap,
     Finding,
     GeneratedText,
+    ImageFindings,
     Provenance,
     Region,
     Rejection,
     Result,
     Segmentation,
 )
+from radserve.sources import Geometry
 
 if TYPE_CHECKING:
     from radserve.client import Client, Model
@@ -61,6 +63,8 @@ __all__ = [
     "EvidenceMap",
     "Finding",
     "GeneratedText",
+    "Geometry",
+    "ImageFindings",
     "InconsistentSeriesError",
     "InferenceFailedError",
     "InputError",

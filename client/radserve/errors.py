@@ -26,6 +26,7 @@ value read from a patient's file.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 
@@ -77,6 +78,17 @@ class ClientClosedError(RadserveError):
     """The client was closed before the call."""
 
 
+class Retry(Enum):
+    """Whether a call that did not succeed may be made again, and where."""
+
+    NEVER = "never"
+    ELSEWHERE = "elsewhere"  # nothing was computed: at once at another server, here after a pause
+    ONCE_ELSEWHERE = "once elsewhere"  # something may have been: a request that kills a server must not walk
+    BACK_OFF = "back off"  # only after a pause, and only if the caller wants it
+    NEW_CONTRACT = "new contract"  # once, prepared by the contract that is served now
+    NEW_CREDENTIALS = "new credentials"  # once, if they have changed since
+
+
 class ServerError(RadserveError):
     """A call reached for the server and did not succeed.
 
@@ -85,6 +97,8 @@ class ServerError(RadserveError):
         version: The model version the call named, if any.
         request_id: The id sent with the request, for the server's log.
         code: The gRPC status code's name, for example ``"UNAVAILABLE"``.
+        endpoint: ``host:port`` of the server that was asked, if one was.
+        retry: Whether the call may be made again.
     """
 
     def __init__(
@@ -95,12 +109,16 @@ class ServerError(RadserveError):
         version: int | None = None,
         request_id: str | None = None,
         code: str | None = None,
+        endpoint: str | None = None,
+        retry: Retry = Retry.NEVER,
     ) -> None:
         super().__init__(message)
         self.model = model
         self.version = version
         self.request_id = request_id
         self.code = code
+        self.endpoint = endpoint
+        self.retry = retry
 
 
 class ServerUnavailableError(ServerError):

@@ -74,3 +74,21 @@ class TLS:
             private_key=read(private_key),
             certificate_chain=read(certificate_chain),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often a call that did not succeed is made again, where that is safe.
+
+    Attributes:
+        attempts: At most so many, the first one included; 1 never repeats one.
+        first_backoff_s: Longest pause before the second attempt; it doubles from then on,
+            and each pause is drawn from 0 to it ("full jitter").
+        longest_backoff_s: The pauses grow no longer.
+        retry_overload: Whether a full queue is tried again, too.
+    """
+
+    attempts: int = 3
+    first_backoff_s: float = 0.1
+    longest_backoff_s: float = 2.0
+    retry_overload: bool = False

@@ -53,6 +53,33 @@ class VoiLut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where a grid of pixels lies in the patient: Image Plane module (PS3.3 C.7.6.2), LPS, mm.
+
+    Attributes:
+        position_mm: Image Position (Patient) (0020,0032) of the first image.
+        row_cosines: First half of Image Orientation (Patient) (0020,0037): along a row.
+        column_cosines: Its second half: along a column.
+        pixel_spacing_mm: Between rows and between columns.
+        slice_spacing_mm: Between slices, along the normal; None of a single image.
+        frame_of_reference_uid: Frame of Reference UID (0020,0052).
+    """
+
+    position_mm: tuple[float, float, float]
+    row_cosines: tuple[float, float, float]
+    column_cosines: tuple[float, float, float]
+    pixel_spacing_mm: tuple[float, float]
+    slice_spacing_mm: float | None = None
+    frame_of_reference_uid: str | None = None
+
+    @property
+    def normal(self) -> tuple[float, float, float]:
+        """Along the slices: the cross product of row and column cosines."""
+        (a, b, c), (d, e, f) = self.row_cosines, self.column_cosines
+        return b * f - c * e, c * d - a * f, a * e - b * d
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """One frame.
 
@@ -63,6 +90,9 @@ class Image:
         windows: What the file offers to make display values of modality values, VOI LUTs first.
         valid: False where Pixel Padding Value stands; None where all pixels count.
         pixel_spacing_mm: Between rows and between columns, in the patient; None where the file does not say it.
+        pixel_aspect: Height of a pixel through its width; None where the file does not say it.
+        geometry: Where it lies in the patient; None where the file does not say it.
+        frame_number: Of a multi-frame file, counted from 1; None for all others.
         scope: What the contract may ask about.
     """
 
@@ -71,6 +101,9 @@ class Image:
     windows: tuple[VoiWindow | VoiLut, ...] = ()
     valid: NDArray[np.bool_] | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
+    pixel_aspect: float | None = None
+    geometry: Geometry | None = None
+    frame_number: int | None = None
     scope: Scope = field(default_factory=Scope)
 
 

@@ -18,8 +18,10 @@ from radserve.contracts import (
     ImageInput,
     Label,
     PercentileWindow,
+    PixelAspect,
     Task,
     TextInput,
+    WholeVolume,
     dump_contract,
     parse_contract,
     wire_tensors,
@@ -29,7 +31,7 @@ from radserve.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMA_1 = Path(__file__).parents[1] / "support" / "contracts" / "schema_1.json"
+SCHEMA_1, SCHEMA_2 = (Path(__file__).parents[1] / "support" / "contracts" / f"schema_{n}.json" for n in (1, 2))
 
 
 def contract(**changes: Any) -> Contract:
@@ -115,11 +117,15 @@ def test_newer_schema_is_refused_and_says_what_to_do() -> None:
         parse_contract(edited("schema_version", SCHEMA_VERSION + 1))
 
 
-def test_the_previous_schema_is_honoured() -> None:
-    text = SCHEMA_1.read_text()
-    read = parse_contract(text)
-    assert (read.schema_version, read.name, read.evidence) == (SCHEMA_VERSION - 1, "chest_xray", None)
-    assert [label.name for label in read.labels] == [label["name"] for label in json.loads(text)["labels"]]
+@pytest.mark.parametrize("file", [SCHEMA_1, SCHEMA_2])
+def test_older_schemas_are_honoured(file: Path) -> None:
+    tree = json.loads(file.read_text())
+    read = parse_contract(file.read_text())
+    assert (read.schema_version, read.name) == (tree["schema_version"], tree["name"])
+    assert read.schema_version < SCHEMA_VERSION
+    assert [label.name for label in read.labels] == [label["name"] for label in tree["labels"]]
+    assert isinstance(read.input, ImageInput)
+    assert (read.input.study, read.input.resize.pixels) == (None, PixelAspect.IGNORE)
 
 
 def _with_evidence(tree: dict[str, Any]) -> None:
@@ -152,9 +158,56 @@ def _of_a_later_task(tree: dict[str, Any]) -> None:
 def test_what_only_a_later_schema_has_is_refused_by_name(change: Callable[[dict[str, Any]], None], later: str) -> None:
     tree = json.loads(SCHEMA_1.read_text())
     change(tree)
-    assert parse_contract(json.dumps(tree | {"schema_version": 2})).schema_version == SCHEMA_VERSION
+    assert parse_contract(json.dumps(tree | {"schema_version": 2})).schema_version == 2
     with pytest.raises(ContractError, match=f"schema version 1, which has no {later}: export the model again"):
         parse_contract(json.dumps(tree))
+
+
+def _with_a_study(tree: dict[str, Any]) -> None:
+    tree["input"]["study"] = {"mode": "every_image"}
+
+
+def _without_a_study(tree: dict[str, Any]) -> None:
+    tree["input"]["study"] = None
+
+
+def _with_square_pixels(tree: dict[str, Any]) -> None:
+    tree["input"]["resize"]["pixels"] = "square"
+
+
+def _with_a_category(tree: dict[str, Any]) -> None:
+    tree["labels"][0]["category"] = tree["labels"][0]["code"]
+
+
+@pytest.mark.parametrize(
+    ("change", "later"),
+    [
+        (_with_a_study, r"field input\.study"),
+        (_without_a_study, r"field input\.study"),
+        (_with_square_pixels, r"field input\.resize\.pixels"),
+        (_with_a_category, r"field labels\.category"),
+    ],
+)
+def test_what_only_schema_3_has_is_refused_by_name(change: Callable[[dict[str, Any]], None], later: str) -> None:
+    tree = json.loads(SCHEMA_2.read_text())
+    change(tree)
+    assert parse_contract(json.dumps(tree | {"schema_version": 3})).schema_version == 3
+    with pytest.raises(ContractError, match=f"schema version 2, which has no {later}: export the model again"):
+        parse_contract(json.dumps(tree))
+
+
+def test_a_volume_is_sent_whole_and_has_no_evidence_map() -> None:
+    tree = json.loads(SCHEMA_2.read_text()) | {"schema_version": 3, "evidence": None}
+    tree["outputs"] = [tensor for tensor in tree["outputs"] if tensor["name"] != "EVIDENCE"]
+    tree["input"]["study"] = {"mode": "volume", "slices": 16}
+    with pytest.raises(ContractError, match="inputs of"):
+        parse_contract(json.dumps(tree))
+    tree["inputs"][0]["dims"] = [16, *tree["inputs"][0]["dims"]]
+    read = parse_contract(json.dumps(tree)).input
+    assert isinstance(read, ImageInput)
+    assert read.study == WholeVolume(slices=16)
+    with pytest.raises(ContractError, match="a volume has no evidence map"):
+        parse_contract(json.dumps(tree | {"evidence": {"rows": 7, "columns": 7, "layer": "last", "region": None}}))
 
 
 def test_newer_schema_with_fields_this_sdk_does_not_know_is_called_newer() -> None:

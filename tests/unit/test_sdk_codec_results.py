@@ -177,7 +177,7 @@ def test_a_contract_is_read_from_the_models_configuration() -> None:
         ("other", dump_contract(contract())),
         ("demo", "{}"),
         ("demo", "not JSON"),
-        ("demo", dump_contract(contract()).replace('"schema_version":2', '"schema_version":3')),
+        ("demo", dump_contract(contract()).replace('"schema_version":3', '"schema_version":4')),
         ("demo", dump_contract(contract()).replace('"rows":4', '"rows":1000000000')),
         ("demo", dump_contract(contract()).replace('"rows":4', '"rows":-1')),
     ],

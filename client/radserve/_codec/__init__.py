@@ -3,6 +3,7 @@
 Synchronous and asynchronous clients drive the same functions.
 """
 
+from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
 from radserve._codec._prepare import Prepared, Source, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, result_type, sdk_version, to_result
@@ -10,6 +11,7 @@ from radserve._codec._wire import to_request
 
 __all__ = [
     "Answer",
+    "Deadline",
     "Prediction",
     "Prepared",
     "Source",

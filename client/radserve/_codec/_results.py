@@ -130,6 +130,7 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
             threshold=label.threshold,
             is_positive=decision == Decision.POSITIVE,
             is_indeterminate=decision == Decision.INDETERMINATE,
+            indeterminate=label.indeterminate,
             code=label.code,
         )
         for label, probability, decision in zip(

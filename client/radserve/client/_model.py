@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from radserve._codec import Source
-    from radserve.client._deadline import Deadline
+    from radserve._codec import Deadline, Source
     from radserve.client._session import Session
     from radserve.contracts import Contract
     from radserve.options import Priority

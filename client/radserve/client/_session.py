@@ -6,8 +6,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from radserve import _codec
+from radserve._codec import Deadline
 from radserve._transport import Transport
-from radserve.client._deadline import Deadline
 from radserve.errors import ClientClosedError, ContractError, InputError, ModelNotFoundError, ServerUnavailableError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from radserve.contracts._wire import Evidence, Task, wire_tensors
 from radserve.errors import ContractError
 
 CONTRACT_PARAMETER = "radserve.contract"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _MAX_BYTES = 2**20
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -26,6 +26,8 @@ class Label(Struct, frozen=True, kw_only=True):
     Attributes:
         name: Its name in results.
         code: What it means, coded.
+        category: Of a segmentation's label, what kind of thing it is: Segmented Property
+            Category (PS3.16 CID 7150); None where nobody said.
         threshold: Probabilities from here on are positive.
         indeterminate: Probabilities from the first to below the second value are
             neither; it must hold the threshold.
@@ -33,6 +35,7 @@ class Label(Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     code: Code
+    category: Code | None = None
     threshold: Probability = 0.5
     indeterminate: tuple[Probability, Probability] | None = None
 
@@ -160,19 +163,24 @@ def parse_contract(text: str | bytes) -> Contract:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         msg = f"the model's contract is malformed ({error}): export the model again"
         raise ContractError(msg) from error
-    if schema < SCHEMA_VERSION and (later := _of_schema_2(msgspec.json.decode(text))):
+    if later := _later_than(schema, msgspec.json.decode(text)):
         msg = f"the model's contract has schema version {schema}, which has no {later}: export the model again"
         raise ContractError(msg)
     return contract
 
 
-def _of_schema_2(tree: dict[str, Any]) -> str | None:
-    """What a contract holds that schema 1 did not know: an SDK of its time would read it otherwise."""
-    if tree["task"] in (Task.IMAGE_SEGMENTATION.value, Task.TEXT_GENERATION.value):
-        return f"task {tree['task']}"
-    if "evidence" in tree:
-        return "field evidence"
-    return "field input.crop" if "crop" in (tree.get("input") or {}) else None
+def _later_than(schema: int, tree: dict[str, Any]) -> str | None:
+    """What a contract holds that its schema did not know: an SDK of its time would read it otherwise."""
+    described = tree.get("input") or {}
+    since: dict[str, tuple[int, bool]] = {
+        f"task {tree['task']}": (2, tree["task"] in (Task.IMAGE_SEGMENTATION.value, Task.TEXT_GENERATION.value)),
+        "field evidence": (2, "evidence" in tree),
+        "field input.crop": (2, "crop" in described),
+        "field input.study": (3, "study" in described),
+        "field input.resize.pixels": (3, "pixels" in described.get("resize", {})),
+        "field labels.category": (3, any("category" in label for label in tree.get("labels", ()))),
+    }
+    return next((what for what, (known, is_there) in since.items() if is_there and schema < known), None)
 
 
 def dump_contract(contract: Contract) -> str:

@@ -34,6 +34,25 @@ class Aspect(str, Enum):
     CROP = "crop"
 
 
+class PixelAspect(str, Enum):
+    """What to do with pixels that are not square."""
+
+    IGNORE = "ignore"
+    SQUARE = "square"
+
+
+class Combination(str, Enum):
+    """How the answers about a study's images become one, label by label.
+
+    The rules for independent images: ``noisy_or`` is the probability that at
+    least one of them shows it (Pearl, Probabilistic Reasoning, 1988).
+    """
+
+    MAXIMUM = "maximum"
+    MEAN = "mean"
+    NOISY_OR = "noisy_or"
+
+
 class FileWindow(Struct, frozen=True, kw_only=True, tag_field="kind", tag="file"):
     """The VOI LUT or window that the file itself carries.
 
@@ -85,9 +104,16 @@ class Resize(Struct, frozen=True, kw_only=True):
     """How the frame is brought to the model's rows and columns.
 
     Bilinear with anti-aliasing, as ``tf.image.resize(antialias=True)`` defines it.
+
+    Attributes:
+        aspect: For a frame of another aspect ratio.
+        pixels: ``square`` takes the aspect ratio of the frame in the patient, by Pixel
+            Spacing (0028,0030), Imager Pixel Spacing (0018,1164) or Pixel Aspect
+            Ratio (0028,0034), instead of that of its rows and columns.
     """
 
     aspect: Aspect = Aspect.STRETCH
+    pixels: PixelAspect = PixelAspect.IGNORE
 
 
 _MOST_CUT = 0.95
@@ -121,6 +147,50 @@ class Crop(Struct, frozen=True, kw_only=True):
             raise ValueError(msg)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+_Gap = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class EveryImage(Struct, frozen=True, kw_only=True, tag_field="mode", tag="every_image"):
+    """A series, or a multi-frame file, is answered image by image.
+
+    Attributes:
+        combination: How a classifier's answers become the study's; those of a
+            segmentation are stacked.
+        images: Fewest and most images of a study.
+        maximum_gap: How much larger than their median a distance between slices may
+            be, as a fraction of it; images without a position have none.
+    """
+
+    combination: Combination = Combination.MAXIMUM
+    images: tuple[_Count, _Count] = (1, 4096)
+    maximum_gap: _Gap = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a range that no study is in."""
+        if self.images[0] > self.images[1]:
+            msg = "the fewest images are more than the most"
+            raise ValueError(msg)
+
+
+class WholeVolume(Struct, frozen=True, kw_only=True, tag_field="mode", tag="volume"):
+    """A series is one volume, sent in one request.
+
+    Attributes:
+        slices: Slices on the wire; the volume is resampled to them.
+        spacing_mm: Distance between slices, rows and columns that it is resampled to
+            first, then padded or cropped around its middle; None stretches it.
+        maximum_gap: As ``EveryImage.maximum_gap``.
+    """
+
+    slices: _Count
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    maximum_gap: _Gap = 0.1
+
+
+Study = EveryImage | WholeVolume
+
+
 class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image"):
     """DICOM images: scope, then the steps from file to wire.
 
@@ -145,6 +215,7 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
             Percentiles are those of what is kept.
         window: Modality values to display values.
         resize: Display values to rows and columns.
+        study: How a series or a multi-frame file is answered; None takes one image.
     """
 
     modalities: Annotated[CodeStrings, msgspec.Meta(min_length=1)]
@@ -162,6 +233,7 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
     crop: Crop | None = None
     window: Window
     resize: Resize = Resize()
+    study: Study | None = None
 
     def __post_init__(self) -> None:
         """Refuse an age range that no patient is in."""
@@ -173,6 +245,11 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
     def channels(self) -> int:
         """Samples per pixel on the wire."""
         return 3 if self.photometric == "RGB" else 1
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Rows and columns on the wire; slices in front where one request carries a volume."""
+        return (*((self.study.slices,) if isinstance(self.study, WholeVolume) else ()), self.rows, self.columns)
 
 
 class Lead(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput
+from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput, WholeVolume
 from radserve.contracts._tensors import (
     DECISIONS,
     EVIDENCE,
@@ -93,17 +93,8 @@ def wire_tensors(
     if evidence is not None and task is not Task.IMAGE_CLASSIFICATION:
         msg = f"task {task.value} has no evidence map"
         raise ValueError(msg)
-    if isinstance(described, ImageInput):
-        shape = (described.rows, described.columns, described.channels)
-        pixels = _tensor(PIXELS, described.wire_dtype, *shape)
-        if task is Task.IMAGE_CLASSIFICATION:
-            extra = (_tensor(EVIDENCE, "FP32", evidence.rows, evidence.columns),) if evidence else ()
-            return (pixels,), (*_classified(label_count), *extra)
-        if task is Task.IMAGE_SEGMENTATION:
-            if label_count > _MAX_SEGMENTS:
-                msg = f"a label map tells at most {_MAX_SEGMENTS} labels apart"
-                raise ValueError(msg)
-            return (pixels,), (_tensor(LABEL_MAP, "UINT8", *shape[:2]),)
+    if isinstance(described, ImageInput) and task in (Task.IMAGE_CLASSIFICATION, Task.IMAGE_SEGMENTATION):
+        return _of_images(task, described, label_count, evidence)
     if isinstance(described, WaveformInput) and task is Task.SIGNAL_CLASSIFICATION:
         samples = _tensor(SAMPLES, described.wire_dtype, described.samples, len(described.leads))
         return (samples,), _classified(label_count)
@@ -116,6 +107,22 @@ def wire_tensors(
             return (text,), (_tensor(GENERATED_TEXT, "BYTES", 1), *told, count)
     msg = f"task {task.value} does not take an input of this kind"
     raise ValueError(msg)
+
+
+def _of_images(
+    task: Task, described: ImageInput, label_count: int, evidence: Evidence | None
+) -> tuple[Tensors, Tensors]:
+    pixels = _tensor(PIXELS, described.wire_dtype, *described.grid, described.channels)
+    if task is Task.IMAGE_CLASSIFICATION:
+        if evidence is not None and isinstance(described.study, WholeVolume):
+            msg = "a volume has no evidence map"
+            raise ValueError(msg)
+        extra = (_tensor(EVIDENCE, "FP32", evidence.rows, evidence.columns),) if evidence else ()
+        return (pixels,), (*_classified(label_count), *extra)
+    if label_count > _MAX_SEGMENTS:
+        msg = f"a label map tells at most {_MAX_SEGMENTS} labels apart"
+        raise ValueError(msg)
+    return (pixels,), (_tensor(LABEL_MAP, "UINT8", *described.grid),)
 
 
 def _classified(label_count: int) -> Tensors:

@@ -1,0 +1,19 @@
+"""What a model answers: frozen, typed, coded, and traceable to the model that said it."""
+
+from radserve.results._classification import Classification, EvidenceMap, Finding, ImageFindings
+from radserve.results._result import Provenance, Rejection, Result
+from radserve.results._segmentation import Region, Segmentation
+from radserve.results._text import GeneratedText
+
+__all__ = [
+    "Classification",
+    "EvidenceMap",
+    "Finding",
+    "GeneratedText",
+    "ImageFindings",
+    "Provenance",
+    "Region",
+    "Rejection",
+    "Result",
+    "Segmentation",
+]

@@ -1,0 +1,94 @@
+"""What every answer has: who gave it, of which input, and when."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from radserve.errors import RadserveError
+
+SHOWN_FINDINGS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where an answer comes from.
+
+    Attributes:
+        intended_use: What the model may be used for; show it with the answer.
+        model_sha256: Hash of the trained model file.
+        contract_sha256: Hash of the contract that prepared the input.
+        sdk_version: Version of radserve that prepared the input.
+        sop_instance_uids: SOP Instance UIDs of the input; empty where it was no DICOM file.
+        frame_numbers: Of a multi-frame file, the frames that were answered, counted from 1 as
+            Referenced Frame Number (0008,1160) is; empty for all others.
+        request_id: The id in the server's log.
+        created: When the answer came, UTC.
+    """
+
+    intended_use: str
+    model_sha256: str
+    contract_sha256: str
+    sdk_version: str
+    sop_instance_uids: tuple[str, ...]
+    frame_numbers: tuple[int, ...] = ()
+    request_id: str
+    created: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``to_json`` writes them."""
+        return {
+            "intended_use": self.intended_use,
+            "model_sha256": self.model_sha256,
+            "contract_sha256": self.contract_sha256,
+            "sdk_version": self.sdk_version,
+            "sop_instance_uids": list(self.sop_instance_uids),
+            "frame_numbers": list(self.frame_numbers),
+            "request_id": self.request_id,
+            "created": self.created.isoformat(timespec="milliseconds"),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(ABC):
+    """What every answer has.
+
+    Attributes:
+        model: The public model's name.
+        version: The model version that answered.
+        provenance: Where the answer comes from.
+    """
+
+    model: str
+    version: int
+    provenance: Provenance = field(repr=False)
+
+    @abstractmethod
+    def _content(self) -> dict[str, Any]:
+        """What is the task's own, as plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``to_json`` writes them; arrays are left out."""
+        return {"model": self.model, "version": self.version, **self._content(), **self.provenance.to_dict()}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """One input of ``predict_many`` that got no answer.
+
+    Attributes:
+        index: Its place in the inputs, counted from 0.
+        error: Why.
+    """
+
+    index: int
+    error: RadserveError
