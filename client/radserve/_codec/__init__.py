@@ -5,8 +5,8 @@ Synchronous and asynchronous clients drive the same functions.
 
 from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
-from radserve._codec._prepare import Prepared, Source, canary, check_arrays, prepare
-from radserve._codec._results import Prediction, result_type, sdk_version, to_result
+from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
+from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
 from radserve._codec._wire import to_request
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "Prediction",
     "Prepared",
     "Source",
+    "batches",
     "canary",
     "check_arrays",
+    "combine",
     "prepare",
     "read_contract",
     "result_type",

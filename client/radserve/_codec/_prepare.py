@@ -14,12 +14,12 @@ from radserve.preprocess import check_scope, image_to_wire, place, placement_of,
 from radserve.sources import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import TypeAlias
 
     from numpy.typing import NDArray
 
-    from radserve.contracts import Contract, TensorSpec
+    from radserve.contracts import Contract, Policy, TensorSpec
     from radserve.dicom import DicomFile, DicomSource
     from radserve.preprocess import Placement
 
@@ -45,7 +45,25 @@ class Prepared:
     pixel_spacing_mm: tuple[float, float] | None = None
 
 
-def prepare(contract: Contract, source: Source, *, frame: int | None = None) -> Prepared:
+def batches(prepared: Prepared, max_batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """The requests' arrays, in order: a study of many images does not fit into one.
+
+    Args:
+        prepared: What is to be sent.
+        max_batch_size: Largest batch of one request; 0 means no batch axis.
+
+    Yields:
+        Arrays by tensor name, batch axis in front.
+    """
+    count = len(next(iter(prepared.inputs.values())))
+    step = max_batch_size or count
+    for first in range(0, count, step):
+        yield {name: array[first : first + step] for name, array in prepared.inputs.items()}
+
+
+def prepare(
+    contract: Contract, source: Source, *, frame: int | None = None, burned_in: Policy | None = None
+) -> Prepared:
     """Make the arrays that a model's contract asks for.
 
     The scope of a file is checked before anything in it is decoded.
@@ -56,6 +74,7 @@ def prepare(contract: Contract, source: Source, *, frame: int | None = None) -> 
             array: exactly the wire's dtype and shape, or for image models a
             two-dimensional one of modality values, taken as MONOCHROME2.
         frame: Which frame of a multi-frame image, counted from 0.
+        burned_in: The caller's own policy for burned-in text; the stricter of it and the contract's holds.
 
     Raises:
         InputError: The source is not of a kind that the model takes, cannot be
@@ -74,7 +93,7 @@ def prepare(contract: Contract, source: Source, *, frame: int | None = None) -> 
     if isinstance(source, np.ndarray):
         return _of_array(source, tensor, described)
     file = _open(source)
-    check_scope(file.scope, described)
+    check_scope(file.scope, described, burned_in=burned_in)
     uid = file.scope.sop_instance_uid
     uids = (uid,) if uid else ()
     if isinstance(described, WaveformInput):

@@ -36,6 +36,8 @@ from radserve.results import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from radserve._codec._decode import Answer
     from radserve._codec._prepare import Prepared
     from radserve.contracts import Contract, Label
@@ -62,6 +64,22 @@ class _Origin(TypedDict):
 def result_type(contract: Contract) -> type[Result]:
     """What a model of this contract answers; Result itself for ``task: tensors``, which answers arrays."""
     return _TYPES.get(contract.task, Result)
+
+
+def combine(contract: Contract, prepared: Prepared, answers: Sequence[Answer]) -> Prediction:
+    """Make the result of the answers to all ``batches`` of one input.
+
+    Args:
+        contract: Says how the answers about a study's images become one.
+        prepared: What was sent.
+        answers: One for each batch, in their order.
+
+    Raises:
+        InferenceFailedError: An answer cannot be trusted.
+        OutOfScopeError: The report is longer than the model reads.
+    """
+    (answer,) = answers
+    return to_result(contract, prepared, answer)
 
 
 def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Prediction:

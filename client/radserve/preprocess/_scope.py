@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from radserve.sources import Scope
 
 
-def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
+def check_scope(scope: Scope, described: ImageInput | WaveformInput, *, burned_in: Policy | None = None) -> None:
     """Refuse a file that the contract does not accept.
 
     Messages name keywords and what the contract accepts, never the file's value.
@@ -23,6 +23,7 @@ def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
     Args:
         scope: The file's attributes.
         described: The contract's input block.
+        burned_in: The caller's own policy for burned-in text; the stricter of both holds.
 
     Raises:
         OutOfScopeError: An attribute has a value outside the contract.
@@ -41,7 +42,7 @@ def check_scope(scope: Scope, described: ImageInput | WaveformInput) -> None:
     if "FOR PROCESSING" in _values(scope.presentation_intent) and described.for_processing is Policy.REFUSE:
         msg = "PresentationIntentType is FOR PROCESSING: the model reads FOR PRESENTATION images only"
         raise OutOfScopeError(msg)
-    if "YES" in _values(scope.burned_in_annotation) and described.burned_in_annotation is Policy.REFUSE:
+    if "YES" in _values(scope.burned_in_annotation) and Policy.REFUSE in (described.burned_in_annotation, burned_in):
         msg = "BurnedInAnnotation is YES: the model refuses images that may name a patient"
         raise OutOfScopeError(msg)
 
