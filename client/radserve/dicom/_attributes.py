@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -67,6 +67,17 @@ def _number(keyword: str, value: Any) -> float:  # noqa: ANN401 - whatever pydic
         msg = f"{keyword} holds no finite number"
         raise DecodeError(msg)
     return number
+
+
+def functional_group(dataset: Dataset, index: int, keyword: str) -> Dataset:
+    """The item that holds a macro's attributes: per frame, shared, or the data set (PS3.3 C.7.6.16)."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = [*frames[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or ())]
+    for group in groups:
+        macro = group.get(keyword)
+        if macro:
+            return cast("Dataset", macro[0])
+    return dataset
 
 
 def positive(dataset: Dataset, keyword: str, *, default: int | None = None) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID, JPEGExtended12Bit
 
-from radserve.dicom._attributes import lookup_table, numbers, pairs, positive, text
+from radserve.dicom._attributes import functional_group, lookup_table, numbers, pairs, positive, text
+from radserve.dicom._geometry import image_plane, pixel_aspect
 from radserve.errors import (
     DecodeError,
     InputError,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
+    from radserve.sources import Geometry
+
     Stored: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]
 
 MAX_FRAME_PIXELS = 2**26
@@ -34,6 +37,15 @@ _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _8_BIT_MAX = 255
+
+
+class _Place(TypedDict):
+    """What an image of either kind says about where it comes from."""
+
+    pixel_spacing_mm: tuple[float, float] | None
+    pixel_aspect: float | None
+    geometry: Geometry | None
+    frame_number: int | None
 
 
 def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) -> Image:
@@ -45,10 +57,15 @@ def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) ->
     decoder = _decoder(dataset)
     _check_size(dataset, keyword, native=decoder.is_native)
     stored, photometric, bits_stored = _decode(decoder, dataset, index)
-    spacing = _pixel_spacing(dataset, index)
+    place: _Place = {
+        "pixel_spacing_mm": _pixel_spacing(dataset, index),
+        "pixel_aspect": pixel_aspect(dataset, index),
+        "geometry": image_plane(dataset, index),
+        "frame_number": index + 1 if positive(dataset, "NumberOfFrames", default=1) > 1 else None,
+    }
     if photometric not in _MONOCHROME:
         rgb = _to_rgb(dataset, stored, photometric, bits_stored)
-        return Image(values=rgb, photometric_interpretation="RGB", pixel_spacing_mm=spacing, scope=scope)
+        return Image(values=rgb, photometric_interpretation="RGB", scope=scope, **place)
     if stored.ndim != 2:  # noqa: PLR2004 - rows and columns
         msg = "SamplesPerPixel is not 1, as the monochrome PhotometricInterpretation needs (PS3.3 C.7.6.3.1.2)"
         raise DecodeError(msg)
@@ -57,8 +74,8 @@ def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) ->
         photometric_interpretation=photometric,
         windows=_voi(dataset, index),
         valid=_valid(dataset, stored),
-        pixel_spacing_mm=spacing,
         scope=scope,
+        **place,
     )
 
 
@@ -155,17 +172,6 @@ def _to_rgb(dataset: Dataset, stored: Stored, photometric: str, bits_stored: int
     return rounded
 
 
-def _functional_group(dataset: Dataset, index: int, keyword: str) -> Dataset:
-    """The item that holds a macro's attributes: per frame, shared, or the data set (PS3.3 C.7.6.16)."""
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    groups = [*frames[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or ())]
-    for group in groups:
-        macro = group.get(keyword)
-        if macro:
-            return cast("Dataset", macro[0])
-    return dataset
-
-
 def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np.float32]:
     """Modality LUT (PS3.3 C.11.1): a table, or slope and intercept."""
     tables = dataset.get("ModalityLUTSequence")
@@ -197,7 +203,7 @@ def _rescale(dataset: Dataset, index: int) -> tuple[float, float] | None:
         MissingAttributeError: It has one without the other.
         DecodeError: The slope is 0.
     """
-    item = _functional_group(dataset, index, "PixelValueTransformationSequence")
+    item = functional_group(dataset, index, "PixelValueTransformationSequence")
     slope, intercept = numbers(item, "RescaleSlope"), numbers(item, "RescaleIntercept")
     if not slope and not intercept:
         return None
@@ -232,7 +238,7 @@ def _voi(dataset: Dataset, index: int) -> tuple[VoiWindow | VoiLut, ...]:
     tables = dataset.get("VOILUTSequence") or ()
     signed = bool(tables) and _modality_is_signed(dataset, index)
     luts = [lookup_table(table, dataset, signed=signed) for table in tables]
-    item = _functional_group(dataset, index, "FrameVOILUTSequence")
+    item = functional_group(dataset, index, "FrameVOILUTSequence")
     function = text(item, "VOILUTFunction") or "LINEAR"
     windows = [
         VoiWindow(center=center, width=width, function=function)
@@ -261,5 +267,5 @@ def _as_stored(value: float, dtype: np.dtype[Any]) -> float:
 
 def _pixel_spacing(dataset: Dataset, index: int) -> tuple[float, float] | None:
     """Pixel Spacing (PS3.3 10.7.1.1); Imager Pixel Spacing is the detector's, larger than in the patient."""
-    spacing = numbers(_functional_group(dataset, index, "PixelMeasuresSequence"), "PixelSpacing")
+    spacing = numbers(functional_group(dataset, index, "PixelMeasuresSequence"), "PixelSpacing")
     return (spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None  # noqa: PLR2004 - rows and columns
