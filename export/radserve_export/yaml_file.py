@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's own forbids a key that stands twice in a mapping; PyYAML's lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, (key, _) in enumerate(node.value):
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys[:place]:
+                problem = f"{key.value} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML holds anything
     """The content of a YAML file.
 
@@ -23,7 +35,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML holds anything
     content = path.read_bytes()
     try:
         # Specs are small, and the C library words its errors worse.
-        return yaml.safe_load(content)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe one
     except yaml.MarkedYAMLError as error:
         place, problem = f":{_place(error.problem_mark)}", str(error.problem)
         if "\\t" in problem:

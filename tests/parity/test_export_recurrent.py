@@ -14,11 +14,13 @@ from radserve.errors import ConversionError
 from radserve_export.from_keras import recurrent
 from radserve_export.from_keras.convert import convert
 from radserve_export.graphs.checked import Chain, all_nodes
+from radserve_export.graphs.precision import quantise_dynamically, to_half
 from radserve_export.network import Conversion, Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import onnx
     from numpy.typing import NDArray
 
     from radserve_export.network import Network
@@ -100,6 +102,26 @@ def test_a_simple_rnn_over_few_steps_becomes_a_node_for_each(
     values = np.random.default_rng(0).normal(size=(3, steps or 7, FEATURES)).astype(np.float32)
     values[1, 1:] = 0
     _assert_equal(network, model, values)
+
+
+@pytest.mark.parametrize("lower", [to_half, quantise_dynamically])
+@pytest.mark.parametrize("operator", NATIVE)
+def test_layers_can_be_brought_to_lower_precision(
+    operator: str, lower: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    model = _masked(NATIVE[operator](UNITS), layers.Dense(2))
+    network = _converted(model)
+    got = Chain([lower(network.graph)])({network.graph.graph.input[0].name: _sequences()})
+    want = np.asarray(model(_sequences(), training=False))
+    assert np.ptp(want) > 0.5
+    np.testing.assert_allclose(got[network.graph.graph.output[0].name], want, atol=0.1)
+
+
+def test_what_onnx_runtime_does_not_compute_is_a_typed_error() -> None:
+    model = keras.Sequential([layers.Input((STEPS, FEATURES)), layers.LSTM(UNITS, dtype="float64")])
+    network = _converted(model)
+    with pytest.raises(ConversionError, match=r"^the graph cannot be run: .*LSTM"):
+        Chain([network.graph])({network.graph.graph.input[0].name: _sequences()})
 
 
 @pytest.mark.parametrize("function", ["linear", "softsign", "softplus", "elu"])

@@ -50,7 +50,7 @@ FACTORS: dict[str, Sequence[object]] = {
     "time": ("fixed", "free", "unrolled"),
     "zero_output_for_mask": (False, True),
 }
-# For the full cross product: each function in each role.
+# For the full product of what makes another graph; the functions, which do not, are each in each role.
 CROSSED: dict[str, Sequence[object]] = {
     **_SHARED,
     "activations": (("tanh", "sigmoid"), ("sigmoid", "relu"), ("relu", "hard_sigmoid"), ("hard_sigmoid", "tanh")),

@@ -115,12 +115,21 @@ class Chain:
 
         Returns:
             Every tensor that a graph put out, by name.
+
+        Raises:
+            ConversionError: ONNX Runtime fails.
         """
         known = dict(feeds)
         made: dict[str, NDArray[Any]] = {}
         for session in self._sessions:
             names = [value.name for value in session.get_outputs()]
-            answers = session.run(names, {value.name: known[value.name] for value in session.get_inputs()})
+            taken = {value.name: known[value.name] for value in session.get_inputs()}
+            try:
+                answers = session.run(names, taken)
+            # As above.
+            except Exception as error:
+                msg = f"the graph cannot be run: {str(error).strip().partition(chr(10))[0]}"
+                raise ConversionError(msg) from error
             made.update(zip(names, answers, strict=True))
             known.update(made)
         return made

@@ -1,9 +1,11 @@
-"""LSTM, GRU and SimpleRNN as the ONNX operators of the same kind.
+"""LSTM, GRU and SimpleRNN without loops.
 
-tf2onnx turns a masked LSTM and every GRU into an ONNX ``Loop``, several times
-slower. While a model is traced, the ``call`` of such a layer is replaced by a
-stand-in, which a handler then turns into native operators with the weights of
-the layer's cells.
+tf2onnx turns a masked LSTM, every GRU and every SimpleRNN into an ONNX ``Loop``,
+several times slower. While a model is traced, the ``call`` of such a layer is
+replaced by a stand-in, which a handler then turns into nodes with the weights of
+the layer's cells: LSTM and GRU into the ONNX operators of these names, a
+SimpleRNN over many steps or a free number of them into RNN. One over few steps
+becomes plain nodes, and counts as a network without recurrent layers from then on.
 """
 
 from __future__ import annotations

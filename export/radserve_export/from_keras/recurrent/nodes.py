@@ -177,15 +177,13 @@ def _step_by_step(
     if function == "Affine":  # linear, which no node of ONNX is called
         function, parameters = "Identity", {}
     kernel, recurrent = (nodes.constant(one[0].T, np.float32) for one in (operator.kernel, operator.recurrent))
-    projected = nodes.one("MatMul", sequence, kernel)
-    if operator.bias is not None:
-        projected = nodes.one("Add", projected, nodes.constant(operator.bias.reshape(2, -1).sum(0), np.float32))
-    axis, outputs = nodes.constant([0]), list(states)
-    for part in nodes("Split", projected, results=steps, axis=0, num_outputs=steps):
-        step = nodes.one("Squeeze", part, axis)
-        if outputs:
-            step = nodes.one("Gemm", outputs[-1], recurrent, step)
-        outputs.append(nodes.one(function, step, **parameters))
+    bias = [] if operator.bias is None else [nodes.constant(operator.bias.reshape(2, -1).sum(0), np.float32)]
+    # Steps and batch as one axis: ONNX Runtime crashes where it fuses a Transpose of half floats into a MatMul.
+    flat = nodes.one("Reshape", sequence, nodes.constant([-1, operator.kernel.shape[-1]]))
+    outputs = list(states)
+    for step in nodes("Split", nodes.one("Gemm", flat, kernel, *bias), results=steps, axis=0, num_outputs=steps):
+        summed = nodes.one("Gemm", outputs[-1], recurrent, step) if outputs else step
+        outputs.append(nodes.one(function, summed, **parameters))
     shape = nodes.constant([steps, -1, operator.attributes["hidden_size"]])
     every = nodes.one("Reshape", nodes.one("Concat", *outputs[len(states) :], axis=0), shape)
     if not lengths:
