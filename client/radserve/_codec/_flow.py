@@ -16,26 +16,35 @@ if TYPE_CHECKING:
     from tritonclient.grpc import service_pb2
 
     from radserve._codec._prepare import Source
-    from radserve.contracts import Contract
+    from radserve.contracts import Contract, Policy
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Infer:
-    """Run one inference.
+class _Call:
+    """A call to a server.
 
     Attributes:
-        request: What to send.
         avoid: Endpoints that are not to be asked, where there are others.
     """
 
-    request: service_pb2.ModelInferRequest
     avoid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadConfig:
+class Infer(_Call):
+    """Run one inference.
+
+    Attributes:
+        request: What to send.
+    """
+
+    request: service_pb2.ModelInferRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig(_Call):
     """Read a model's configuration.
 
     Attributes:
@@ -46,13 +55,29 @@ class ReadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListModels:
+class ListModels(_Call):
     """Names of all loaded models, steps included."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsReady:
+class IsReady(_Call):
     """Whether a server says that it takes requests."""
+
+
+Call: TypeAlias = Infer | ReadConfig | ListModels | IsReady
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Make a call.
+
+    Attributes:
+        call: Which.
+        timeout_s: How long to wait for its answer.
+    """
+
+    call: Call
+    timeout_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +95,13 @@ class Prepare:
         contract: By which.
         source: As for ``prepare``.
         frame: As for ``prepare``.
+        burned_in: As for ``prepare``.
     """
 
     contract: Contract
     source: Source
     frame: int | None = None
+    burned_in: Policy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +118,5 @@ class Reply:
     endpoint: str
 
 
-Call: TypeAlias = Infer | ReadConfig | ListModels | IsReady
-Step: TypeAlias = Call | Sleep | Prepare
+Step: TypeAlias = Ask | Sleep | Prepare
 Flow: TypeAlias = Generator[Step, Any, T]
