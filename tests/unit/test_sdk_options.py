@@ -1,0 +1,204 @@
+"""Options of the client: where they come from, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from radserve.contracts import Policy
+from radserve.errors import InputError
+from radserve.options import TLS, ClientOptions, RetryPolicy, Secret
+from radserve.options._load import SETTINGS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOST = "127.0.0.1:8001"
+
+
+def options(**given: Any) -> ClientOptions:
+    return ClientOptions(endpoints=(HOST,), **given)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"endpoints": ()},
+        {"endpoints": HOST},
+        {"endpoints": (HOST, HOST)},
+        {"protocol_key": "key"},
+        {"timeout_s": float("inf")},
+        {"timeout_s": 0},
+        {"keepalive_s": 299},
+        {"max_message_bytes": 2**31},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_work_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        ClientOptions(**{"endpoints": (HOST,), **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"attempts": 0}, {"attempts": 1.5}, {"first_backoff_s": 0}, {"first_backoff_s": 3, "longest_backoff_s": 2}],
+    ids=str,
+)
+def test_a_retry_policy_that_makes_no_schedule_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        RetryPolicy(**given)
+
+
+def test_closer_pings_are_allowed_where_the_servers_permit_them() -> None:
+    assert options(keepalive_s=10, keepalive_permitted=True).keepalive_s == 10
+
+
+def test_given_goes_before_environment_before_file_before_default(tmp_path: Path) -> None:
+    file = write(tmp_path / "c", "[radserve]\nendpoints = f:1\ntimeout_s = 1\nretry_attempts = 7\nkeepalive_s = 400\n")
+    environ = {"RADSERVE_CONFIG": str(file), "RADSERVE_TIMEOUT_S": "2", "RADSERVE_RETRY_ATTEMPTS": "8"}
+    loaded = ClientOptions.load(environ=environ, timeout_s=3.0, keepalive_s=None)
+    assert loaded == ClientOptions(endpoints=("f:1",), timeout_s=3.0, retry=RetryPolicy(attempts=8), keepalive_s=400.0)
+
+
+def test_every_option_can_be_set_by_environment_and_by_file(tmp_path: Path) -> None:
+    pem = write(tmp_path / "pem", "pem")
+    values = {
+        "endpoints": "a:1, b:2", "tls": "yes", "tls_ca": str(pem), "tls_key": str(pem), "tls_cert": str(pem),
+        "token_file": str(pem), "protocol_key": "k", "protocol_secret_file": str(pem), "insecure": "true",
+        "timeout_s": "5", "retry_attempts": "2", "retry_first_backoff_s": "0.2", "retry_longest_backoff_s": "0.4",
+        "retry_overload": "on", "shared_memory": "1", "keepalive_s": "20", "keepalive_permitted": "yes",
+        "max_message_bytes": "1048576", "burned_in_annotation": "refuse",
+    }  # fmt: skip
+    expected = ClientOptions(
+        endpoints=("a:1", "b:2"),
+        tls=TLS.from_files(pem, pem, pem),
+        token=Secret.from_file(pem),
+        protocol_key="k",
+        protocol_secret=Secret.from_file(pem),
+        insecure=True,
+        timeout_s=5.0,
+        retry=RetryPolicy(attempts=2, first_backoff_s=0.2, longest_backoff_s=0.4, retry_overload=True),
+        shared_memory=True,
+        keepalive_s=20.0,
+        keepalive_permitted=True,
+        max_message_bytes=2**20,
+        burned_in_annotation=Policy.REFUSE,
+    )
+    assert values.keys() == SETTINGS.keys()
+    assert ClientOptions.load(environ={f"RADSERVE_{name.upper()}": value for name, value in values.items()}) == expected
+    lines = "\n".join(f"{name} = {value}" for name, value in values.items())
+    assert ClientOptions.load(file=write(tmp_path / "c", f"[radserve]\n{lines}\n"), environ={}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("timeout_s = soon", "timeout_s .* must be seconds"),
+        ("insecure = perhaps", "insecure .* must be yes or no"),
+        ("retry_attempts = 1.5", "must be a whole number"),
+        ("burned_in_annotation = ask", "must be refuse or accept"),
+        ("timout_s = 3", "no setting; there are endpoints, tls"),
+        ("token = ZZCANARYZZ", "name a file that holds it with token_file"),
+        ("endpoints = a:1\nendpoints = b:1", "no configuration file"),
+        ("\n[other]", "one section"),
+        ("just text", "no configuration file"),
+    ],
+)
+def test_a_malformed_file_is_refused_without_telling_what_it_holds(tmp_path: Path, text: str, told: str) -> None:
+    file = write(tmp_path / "c", f"[radserve]\n{text}\n")
+    with pytest.raises(InputError, match=told) as caught:
+        ClientOptions.load(file=file, environ={}, endpoints=HOST)
+    assert "ZZCANARYZZ" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_and_a_server_that_is_not_named_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the configuration file"):
+        ClientOptions.load(environ={"RADSERVE_CONFIG": str(tmp_path / "none")})
+    with pytest.raises(InputError, match="RADSERVE_ENDPOINTS"):
+        ClientOptions.load(environ={})
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(InputError, match="no setting"):
+        ClientOptions.load(environ={}, endpoints=HOST, timeout=3)
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_a_secret_is_read_again_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    def replace(value: str) -> None:
+        monkeypatch.setenv("RADSERVE_TOKEN", value)
+        write(tmp_path / "new", f"{value}\n").replace(tmp_path / "token")
+
+    replace("Zfirst")
+    given = {"token_file": tmp_path / "token"} if source == "file" else {}
+    loaded = ClientOptions.load(environ={} if given else None, endpoints=HOST, **given)
+    assert loaded.token is not None
+    assert loaded.token.read() == "Zfirst"
+    replace("Zsecond")
+    assert loaded.token.read() == "Zsecond"
+    replace("")  # in the middle of being replaced
+    assert loaded.token.read() == "Zsecond"
+    assert "Zfirst" not in repr(loaded)
+    assert "Zsecond" not in repr(loaded)
+
+
+def test_a_secret_at_a_higher_level_hides_the_one_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADSERVE_TOKEN", "environment")
+    file = write(tmp_path / "c", f"[radserve]\ntoken_file = {write(tmp_path / 'low', 'low')}\n")
+    high = write(tmp_path / "high", "high")
+    for expected, given in (("environment", {}), ("high", {"token_file": high})):
+        token = ClientOptions.load(file=file, endpoints=HOST, **given).token
+        assert token is not None
+        assert token.read() == expected
+    with pytest.raises(InputError, match="twice"):
+        ClientOptions.load(endpoints=HOST, environ={**os.environ, "RADSERVE_TOKEN_FILE": str(high)})
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", "ärgerlich".encode()])
+def test_a_secret_that_no_header_can_carry_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(InputError, match="one line"):
+        Secret.from_file(tmp_path / "token")
+
+
+def test_certificates_are_read_again_as_a_pair_and_never_shown(tmp_path: Path) -> None:
+    key, chain = write(tmp_path / "key", "key 1"), write(tmp_path / "chain", "chain 1")
+    tls = TLS.from_files(None, key, chain)
+    assert tls.current() is tls
+    write(key, "key 2 is longer")
+    write(chain, "chain 2 is longer")
+    assert tls.current().private_key == b"key 2 is longer"
+    assert tls.current().certificate_chain == b"chain 2 is longer"
+    chain.unlink()
+    assert tls.current() is tls
+    assert "key 1" not in repr(options(tls=tls))
+
+
+def test_a_link_that_is_turned_over_counts_as_replaced(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "token", f"{name}")
+        os.utime(tmp_path / name / "token", ns=(0, 0))
+    (tmp_path / "data").symlink_to("one")
+    secret = Secret.from_file(tmp_path / "data" / "token")
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").replace(tmp_path / "data")
+    assert secret.read() == "two"
+
+
+def test_certificates_are_taken_from_the_level_that_names_them(tmp_path: Path) -> None:
+    low, high = write(tmp_path / "low", "low"), write(tmp_path / "high", "high")
+    file = write(tmp_path / "c", f"[radserve]\ntls_ca = {low}\n")
+    given: dict[str, Any]
+    for expected, given in ((b"low", {}), (b"high", {"tls_ca": high}), (b"low", {"tls": True}), (None, {"tls": TLS()})):
+        tls = ClientOptions.load(file=file, environ={}, endpoints=HOST, **given).tls
+        assert tls is not None
+        assert tls.root_certificates == expected
+    assert ClientOptions.load(file=file, environ={}, endpoints=HOST, tls=False).tls is None
