@@ -8,11 +8,13 @@ import pytest
 from support.keras_models import keras, layers
 
 from radserve.errors import ConversionError
+from radserve_export.from_keras._tensorflow import tf
 from radserve_export.from_keras.convert import convert
 from radserve_export.network import Conversion, Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 NAMED = Conversion(form=Form.NAMED)
 FLOAT32 = "build the model with dtype float32, load the same weights, and save the model again"
@@ -102,3 +104,64 @@ def test_operations_are_as_they_were_after_a_conversion() -> None:
     convert(model, NAMED, source_sha256="")
     inner = model.get_layer("outer").get_layer("inner")
     assert [vars(operation).get("call") for operation in inner.operations] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dropout(0.5, name="it"),
+        layers.GaussianNoise(0.5, name="it"),
+        layers.BatchNormalization(name="it"),
+        layers.Bidirectional(layers.LSTM(2, return_sequences=True, dropout=0.5), name="it"),
+        keras.Sequential([layers.Input((4, 4)), layers.Dropout(0.5)], name="it"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_called_in_training_is_named_also_when_read_from_a_file(tmp_path: Path, layer: Any) -> None:
+    _nested(lambda x: layer(x, training=True)).save(tmp_path / "m.keras")
+    model = keras.saving.load_model(tmp_path / "m.keras", compile=False)
+    with pytest.raises(ConversionError, match=r"^layer outer/inner/it cannot be exported: it is called with training="):
+        convert(model, NAMED, source_sha256="")
+
+
+@pytest.mark.parametrize("training", [False, None])
+def test_a_layer_not_called_in_training_is_exported(training: object) -> None:
+    convert(_nested(lambda x: layers.Dropout(0.5)(x, training=training)), NAMED, source_sha256="")
+
+
+class AlwaysNoisy(keras.layers.Layer):  # type: ignore[misc] # Keras has no types
+    """Draws whether it is trained or not."""
+
+    def __init__(self, draw: Callable[..., Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.draw = draw
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, taken: Any) -> Any:
+        return taken + self.draw(keras.ops.shape(taken), seed=self.seeds)
+
+
+class Stateful(keras.layers.Layer):  # type: ignore[misc] # as above
+    """Draws as TensorFlow 1 did, which ONNX has an operator for."""
+
+    def call(self, taken: Any) -> Any:
+        return taken + tf.random.uniform(tf.shape(taken))
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator"),
+    [
+        (AlwaysNoisy(keras.random.uniform, name="it"), "StatelessRandomUniformV2"),
+        (AlwaysNoisy(keras.random.normal, name="it"), "StatelessRandomNormalV2"),
+        (AlwaysNoisy(keras.random.truncated_normal, name="it"), "StatelessTruncatedNormalV2"),
+        (Stateful(name="it"), "RandomUniform"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_layer_that_draws_outside_of_training_is_named(layer: Any, operator: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(_nested(layer), NAMED, source_sha256="")
+    path, _, why = str(caught.value).partition(" cannot be exported: ")
+    assert path == "layer outer/inner/it"
+    assert why.startswith(f"it draws random numbers ({operator}")
+    assert why.endswith("draws in training alone, load the same weights, and save it again")

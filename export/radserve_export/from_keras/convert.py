@@ -11,6 +11,7 @@ import onnx
 from radserve.contracts import EVIDENCE
 from radserve.errors import ConversionError, SpecError
 from radserve_export.from_keras._tensorflow import keras, tf, tf2onnx
+from radserve_export.from_keras.chance import drawn, refuse_training
 from radserve_export.from_keras.evidence import GradCam
 from radserve_export.from_keras.generation import join, pieces_of
 from radserve_export.from_keras.handlers import emit
@@ -58,6 +59,7 @@ def convert(model: keras.Model, conversion: Conversion = _PLAIN, *, source_sha25
         ConversionError: An operator, a shape or a kind of model that cannot be
             served: the layer is named, with its path in the model, and why.
     """
+    refuse_training(model)
     model = as_functional(model, conversion.inputs)
     text = take_out_text_layer(model, conversion.inputs[0].dims[0] if conversion.inputs else None)
     if text is not None:
@@ -183,10 +185,13 @@ def _refuse_computing(model: keras.Model, nodes: Sequence[tf.Operation], place: 
 
 
 def _refuse(model: keras.Model, graph: onnx.ModelProto, failures: Mapping[str, str], place: Place) -> None:
-    """Refuse a graph with nodes that could not be converted; those that were dropped since do no harm."""
-    for node in all_nodes(graph.graph.node):
-        if node.name in failures:
-            raise failure(model, place(node.name), failures[node.name])
+    """Refuse a graph with nodes that could not be converted, or draw; those that were dropped since do no harm."""
+    nodes = [(node.name, drawn(node.op_type)) for node in all_nodes(graph.graph.node)]
+    reasons = [(name, reason) for name, reason in nodes if reason] or [
+        (name, failures[name]) for name, _ in nodes if name in failures
+    ]
+    for name, reason in reasons[:1]:
+        raise failure(model, place(name), reason)
 
 
 def _restore_inputs(graph: onnx.GraphProto, inputs: Mapping[str, tf.TensorSpec]) -> None:
