@@ -7,22 +7,28 @@ from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
+from radserve._codec._window import Counter, Window, check_many, numbered, size_of
 from radserve._codec._wire import to_request
 
 __all__ = [
     "Answer",
+    "Counter",
     "Deadline",
     "Prediction",
     "Prepared",
     "Source",
+    "Window",
     "batches",
     "canary",
     "check_arrays",
+    "check_many",
     "combine",
+    "numbered",
     "prepare",
     "read_contract",
     "result_type",
     "sdk_version",
+    "size_of",
     "to_answer",
     "to_request",
     "to_result",

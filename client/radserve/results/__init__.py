@@ -1,7 +1,7 @@
 """What a model answers: frozen, typed, coded, and traceable to the model that said it."""
 
 from radserve.results._classification import Classification, EvidenceMap, Finding, ImageFindings
-from radserve.results._result import Provenance, Rejection, Result
+from radserve.results._result import Progress, Provenance, Rejection, Result
 from radserve.results._segmentation import Region, Segmentation
 from radserve.results._text import GeneratedText
 
@@ -11,6 +11,7 @@ __all__ = [
     "Finding",
     "GeneratedText",
     "ImageFindings",
+    "Progress",
     "Provenance",
     "Region",
     "Rejection",

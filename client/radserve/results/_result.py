@@ -92,3 +92,18 @@ class Rejection:
 
     index: int
     error: RadserveError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run of ``predict_many`` has come.
+
+    Attributes:
+        done: Inputs that were answered or refused so far.
+        failed: How many of them were refused.
+        total: How many there are; None where the inputs do not say it.
+    """
+
+    done: int
+    failed: int
+    total: int | None

@@ -1,0 +1,81 @@
+"""Many inputs, answered in their order; reading them overlaps with inference."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from radserve._codec import Counter, Window, check_many, numbered, size_of
+from radserve.contracts import TextInput
+from radserve.errors import ClientClosedError, RadserveError
+from radserve.results import Rejection, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from radserve._codec import Source
+    from radserve.client._model import Model
+    from radserve.options import Priority
+    from radserve.results import Progress
+
+R = TypeVar("R", bound=Result)
+
+_WORKERS = 4
+
+
+def predict_many(
+    model: Model[R],
+    sources: Iterable[Source],
+    *,
+    frame: int | None,
+    priority: Priority | None,
+    timeout_s: float | None,
+    workers: int | None,
+    processes: bool | None,  # noqa: ARG001 - threads alone, so far
+    progress: Callable[[Progress], None] | None,
+) -> Iterator[R | Rejection]:
+    """Do as ``Model.predict_many`` says; refuses at once what would be refused of every input.
+
+    Raises:
+        InputError: ``sources`` is one path or text instead of an iterable of them.
+    """
+    count = _WORKERS if workers is None else workers
+    check_many(sources, count)
+    reads_text = isinstance(model.contract.input, TextInput)
+
+    def answer(index: int, source: Source) -> R | Rejection:
+        try:
+            return model.predict(source, frame=frame, priority=priority, timeout_s=timeout_s)
+        except ClientClosedError:
+            raise
+        except RadserveError as error:
+            return Rejection(index=index, error=error)
+
+    return _in_order(answer, sources, count, reads_text=reads_text, counter=Counter(progress, sources))
+
+
+def _in_order(
+    answer: Callable[[int, Any], R | Rejection],
+    sources: Iterable[Source],
+    workers: int,
+    *,
+    reads_text: bool,
+    counter: Counter,
+) -> Iterator[R | Rejection]:
+    window: Window[Future[R | Rejection]] = Window(items=2 * workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
+    failures: list[Exception] = []
+    inputs = numbered(sources, failures)
+    try:
+        while True:
+            while window.takes_another and (taken := next(inputs, None)):
+                window.add(pool.submit(answer, *taken), size_of(taken[1], reads_text=reads_text))
+            if not window:
+                break
+            given = window.pop().result()
+            counter.count(given)
+            yield given
+        for failure in failures:
+            raise failure
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
