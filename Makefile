@@ -60,7 +60,7 @@ test-full: .venv-dev/.dev system-packages lint ## The same and what takes longer
 
 .PHONY: train
 train: .venv-dev/.dev ## Train the reference models from nothing
-	@for spec in $(SPECS); do .venv-dev/bin/radserve train "$$spec"; done
+	@for spec in $(SPECS); do .venv-dev/bin/radserve train --force "$$spec"; done
 
 .PHONY: export
 export: .venv-dev/.dev ## Export export/trained/ anew into model_repository/

@@ -128,8 +128,12 @@ def train(
     data_folder: Annotated[Path | None, typer.Option(help="A folder of DICOM files instead.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of labels for the folder.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write; default: the spec's model.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")] = False,
 ) -> None:
     """Train a reference model, on generated data or your own.
+
+    The accuracy on your own data is measured on what the data set keeps apart
+    for testing, or else on a fifth of it that is held out of the training.
 
     Example: radserve train export/specs/chest_xray.yaml --data pneumoniamnist.npz --output mine.keras
     """
@@ -147,10 +151,12 @@ def train(
             from radserve_export.from_keras.training import train_model  # noqa: PLC0415 - slow
 
             progress("loading TensorFlow", 1, 1)
-            trained = train_model(spec, output, data or data_folder, labels, progress)
+            trained = train_model(spec, output, data or data_folder, labels, progress, force=force)
     typer.echo(f"{trained.path}: {trained.size_bytes / 2**20:.1f} MiB, trained in {trained.duration_s:.0f} s")
     if trained.accuracy is not None:
-        typer.echo(f"accuracy {trained.accuracy:.3f} on the data set's own test images")
+        typer.echo(f"accuracy {trained.accuracy:.3f} on {trained.measured} samples that were not trained on")
+    elif data is not None or data_folder is not None:
+        typer.echo("accuracy not measured: no label has enough samples to hold any out")
 
 
 @contextmanager

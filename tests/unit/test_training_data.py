@@ -18,6 +18,8 @@ from radserve_export.synthetic import Split, generate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from radserve_export.from_keras.training import Dataset, Progress
+
 SPECS = Path(__file__).resolve().parents[2] / "export" / "specs"
 
 
@@ -45,28 +47,80 @@ def test_medmnist_file_is_read(tmp_path: Path) -> None:
     assert found.y.tolist() == [0, 1] * 5
 
 
-def test_what_medmnist_keeps_apart_measures_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 260)
-    images = (rng.integers(0, 60, (260, 28, 28)) + 150 * labels[:, None, None]).astype(np.uint8)
-    data = tmp_path / "own.npz"
-    train, test = slice(200), slice(200, None)
-    np.savez(
-        data,
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spec of two labels, trained in the fewest epochs; bright images show the second."""
     spec = (SPECS / "chest_xray.yaml").read_text(encoding="utf-8")
     spec = spec[: spec.index("  - name: nodule")] + "training: {generator: chest_xray, samples: 1, seed: 1}\n"
-    (tmp_path / "own.yaml").write_text(spec, encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(spec.replace("../trained/chest_xray.keras", "own.keras"), encoding="utf-8")
     from radserve_export.from_keras.training import chest_xray  # noqa: PLC0415 - imports TensorFlow
 
     monkeypatch.setattr(chest_xray, "_RECIPE", replace(chest_xray._RECIPE, images_seen=1))
-    trained = train_model(tmp_path / "own.yaml", tmp_path / "own.keras", data, None, quiet)
+    return tmp_path / "own.yaml"
+
+
+def _bright_or_not(path: Path, *, n: int, kept_apart: int) -> Path:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    images = (rng.integers(0, 60, (n, 28, 28)) + 150 * labels[:, None, None]).astype(np.uint8)
+    arrays = {"train_images": images[kept_apart:], "train_labels": labels[kept_apart:]}
+    if kept_apart:
+        arrays |= {"test_images": images[:kept_apart], "test_labels": labels[:kept_apart]}
+    np.savez(path, **arrays)  # type: ignore[arg-type] # NumPy takes the names for its own option's
+    return path
+
+
+@pytest.mark.parametrize(("kept_apart", "measured"), [(60, 60), (0, 51)], ids=["by the data set", "at random"])
+def test_what_was_not_trained_on_measures_the_training(
+    own: Path, monkeypatch: pytest.MonkeyPatch, kept_apart: int, measured: int
+) -> None:
+    data = _bright_or_not(own.with_name("data.npz"), n=260, kept_apart=kept_apart)
+    from radserve_export.from_keras.training import chest_xray  # noqa: PLC0415 - imports TensorFlow
+
+    seen: list[NDArray[np.generic]] = []
+    train = chest_xray.train
+
+    def watched(spec: Spec, dataset: Dataset, progress: Progress) -> object:
+        seen.append(dataset.x)
+        return train(spec, dataset, progress)
+
+    monkeypatch.setattr(chest_xray, "train", watched)
+    trained = train_model(own, None, data, None, quiet)
+    assert trained.measured == measured
+    assert len(seen[0]) == 260 - measured
     assert trained.accuracy is not None
     assert trained.accuracy > 0.95
+
+
+def test_of_few_samples_none_is_held_out(own: Path) -> None:
+    data = _bright_or_not(own.with_name("data.npz"), n=5, kept_apart=0)
+    trained = train_model(own, None, data, None, quiet)
+    assert (trained.accuracy, trained.measured) == (None, 0)
+
+
+@pytest.mark.parametrize("output", [None, "other.keras"])
+@pytest.mark.parametrize("own_data", [False, True])
+def test_a_model_that_is_there_is_not_overwritten(own: Path, output: str | None, *, own_data: bool) -> None:
+    there = own.with_name(output or "own.keras")
+    there.write_bytes(b"weeks of work")
+    data = own.with_name("gone.npz") if own_data else None
+    with pytest.raises(SpecError, match=rf"{there.name} is there already: name another .* --output, or .* --force"):
+        train_model(own, there if output else None, data, None, quiet)
+    assert there.read_bytes() == b"weeks of work"
+
+
+def test_a_tokenizer_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "report_triage.tokenizer.json").write_text("mine")
+    with pytest.raises(SpecError, match=r"tokenizer\.json is there already"):
+        train_model(SPECS / "report_triage.yaml", tmp_path / "mine.keras", None, None, quiet)
+
+
+def test_force_overwrites(own: Path) -> None:
+    own.with_name("own.keras").write_bytes(b"old")
+    trained = train_model(
+        own, None, _bright_or_not(own.with_name("data.npz"), n=5, kept_apart=0), None, quiet, force=True
+    )
+    assert trained.size_bytes == own.with_name("own.keras").stat().st_size > 3
 
 
 @pytest.mark.parametrize(
