@@ -27,9 +27,11 @@ class _Call:
 
     Attributes:
         avoid: Endpoints that are not to be asked, where there are others.
+        endpoint: The only one to ask; None leaves it to the transport.
     """
 
     avoid: frozenset[str] = frozenset()
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

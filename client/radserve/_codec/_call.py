@@ -1,0 +1,131 @@
+"""What a client's calls share, and what each of them is given."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from radserve._codec._deadline import Deadline
+from radserve.errors import ClientClosedError, InputError
+from radserve.options import ClientOptions, RetryPolicy
+
+if TYPE_CHECKING:
+    from radserve.contracts import Contract, Policy
+    from radserve.options import TLS, Priority
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """One call's.
+
+    Attributes:
+        deadline: One budget over all its attempts.
+        endpoints: ``host:port`` of all servers that it may go to.
+        retry: How often an attempt is made again.
+        frame: Which frame of a multi-frame image.
+        burned_in: The client's policy for burned-in text.
+        priority: How urgent it is.
+        queue_timeout_s: How long it may wait in the server's queue; None as long as the attempt may take.
+        random: Gives numbers from 0 to 1, for pauses.
+    """
+
+    deadline: Deadline
+    endpoints: tuple[str, ...]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    frame: int | None = None
+    burned_in: Policy | None = None
+    priority: Priority | None = None
+    queue_timeout_s: float | None = None
+    random: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        """Refuse a queue timeout that is no time."""
+        if self.queue_timeout_s is not None and not _is_time(self.queue_timeout_s):
+            msg = "queue_timeout_s must be a finite number of seconds above 0"
+            raise InputError(msg)
+
+
+@dataclass
+class ContractCell:
+    """The contract in use of one model; shared by the threads that call it.
+
+    Attributes:
+        contract: The newest one that was read.
+    """
+
+    contract: Contract
+
+
+class Calls:
+    """Makes the options of each call. One for a client, in the process that made it.
+
+    Args:
+        options: The client's.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        Deadline(options.timeout_s)  # refuses what no call could have
+        self._options = options
+        self._process = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a copy in another process than the one that opened the connections."""
+        return os.getpid() != self._process
+
+    def start(self, timeout_s: float | None, *, is_closed: bool, **given: Any) -> CallOptions:  # noqa: ANN401 - CallOptions' own
+        """The options of a call that starts now.
+
+        Args:
+            timeout_s: Its budget; None takes the client's.
+            is_closed: Whether the client was closed.
+            **given: Attributes of CallOptions.
+
+        Raises:
+            ClientClosedError: The client cannot be used any more.
+            InputError: A time is not one.
+        """
+        if self.is_forked:
+            msg = (
+                "the client was made by the process that this one was forked from, and its connections did not come"
+                " along: make a client in each worker process, after the fork"
+            )
+            raise ClientClosedError(msg)
+        if is_closed:
+            msg = "the client was closed: make a new one"
+            raise ClientClosedError(msg)
+        return CallOptions(
+            deadline=Deadline(self._options.timeout_s if timeout_s is None else timeout_s),
+            endpoints=self._options.endpoints,
+            retry=self._options.retry,
+            burned_in=self._options.burned_in_annotation,
+            **given,
+        )
+
+
+def client_options(
+    url: str | Sequence[str] | None,
+    *,
+    tls: TLS | None,
+    insecure: bool | None,
+    timeout_s: float | None,
+    options: ClientOptions | None,
+) -> ClientOptions:
+    """What a client was given, over its options, or over those of environment and configuration file.
+
+    Raises:
+        InputError: No server is named anywhere, or an option is malformed.
+    """
+    given: dict[str, Any] = {"tls": tls, "insecure": insecure, "timeout_s": timeout_s}
+    given = {name: value for name, value in given.items() if value is not None}
+    if url is not None:
+        given["endpoints"] = tuple(url) if isinstance(url, Sequence) and not isinstance(url, str | bytes) else (url,)
+    return ClientOptions.load(**given) if options is None else replace(options, **given)
+
+
+def _is_time(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < math.inf

@@ -1,0 +1,256 @@
+"""The calls of a client, as flows: every decision, and no I/O."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from radserve._codec._call import ContractCell
+from radserve._codec._decode import read_contract, to_answer
+from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare, ReadConfig, Reply, Sleep
+from radserve._codec._prepare import batches, canary, check_arrays
+from radserve._codec._results import combine
+from radserve._codec._retry import next_attempt
+from radserve._codec._wire import to_request
+from radserve.errors import (
+    ContractError,
+    DeadlineExceededError,
+    InferenceFailedError,
+    InputError,
+    ModelNotFoundError,
+    Retry,
+    ServerError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from radserve._codec._call import CallOptions
+    from radserve._codec._decode import Answer
+    from radserve._codec._flow import Call
+    from radserve._codec._prepare import Source
+    from radserve._codec._results import Prediction
+    from radserve.contracts import Contract
+
+T = TypeVar("T")
+Endpoints: TypeAlias = "tuple[str, ...]"
+_POLL_S = 0.1
+_log = logging.getLogger("radserve")
+
+
+def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[Prediction]:
+    """Answer one input, by the contract that is served."""
+
+    def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Prediction]:
+        prepared = yield Prepare(contract=contract, source=source, frame=call.frame, burned_in=call.burned_in)
+        answers = []
+        for arrays in batches(prepared, contract.max_batch_size):
+            answers.append((yield from _inferred(contract, arrays, call, endpoints)))  # noqa: PERF401 - no comprehension yields
+        return combine(contract, prepared, answers)
+
+    return (yield from _by_current_contract(cell, attempt, call))
+
+
+def infer_flow(
+    cell: ContractCell,
+    inputs: Mapping[str, NDArray[Any]] | Callable[[Contract], Mapping[str, NDArray[Any]]],
+    call: CallOptions,
+) -> Flow[Answer]:
+    """Arrays to arrays, by the contract that is served; the arrays may be made of the contract."""
+
+    def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Answer]:
+        arrays = check_arrays(contract, inputs(contract) if callable(inputs) else inputs)
+        return (yield from _inferred(contract, arrays, call, endpoints))
+
+    return (yield from _by_current_contract(cell, attempt, call))
+
+
+def contract_flow(name: str, call: CallOptions) -> Flow[Contract]:
+    """The contract of a public model."""
+    if not isinstance(name, str) or not name:
+        msg = "name the model as the server knows it, for example client.model('chest_xray')"
+        raise InputError(msg)
+    contract, _ = yield from _read(name, call)
+    return _public(name, contract)
+
+
+def models_flow(call: CallOptions) -> Flow[tuple[Contract, ...]]:
+    """The contracts of all public models, by name.
+
+    One that this SDK cannot honour is logged and left out; it must not hide the others.
+
+    Raises:
+        ContractError: There are such models, and no others.
+    """
+    listed = yield from _ask(None, lambda avoid, _: ListModels(avoid=avoid), call, call.endpoints)
+    found, refused = [], []
+    for name in listed.message:
+        try:
+            contract, _ = yield from _read(name, call, listed.endpoint)
+        except ModelNotFoundError:  # unloaded since it was listed
+            continue
+        except ContractError as error:
+            refused.append(error)
+            continue
+        if contract is not None:
+            found.append(contract)
+    if refused and not found:
+        raise refused[0]
+    for reason in refused:
+        _log.warning("left out: %s", str(reason).encode("unicode_escape").decode())
+    return tuple(found)
+
+
+def health_flow(name: str | None, call: CallOptions) -> Flow[dict[str, float]]:
+    """Seconds that a real inference on harmless data took, of one model or of all public ones."""
+    contracts = (yield from models_flow(call)) if name is None else ((yield from contract_flow(name, call)),)
+    if not contracts:
+        msg = "the server serves no public model: publish one to its repository"
+        raise ModelNotFoundError(msg)
+    taken_s = {}
+    for contract in contracts:
+        begin = time.perf_counter()
+        yield from infer_flow(ContractCell(contract), canary, call)
+        taken_s[contract.name] = time.perf_counter() - begin
+    return taken_s
+
+
+def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
+    """Wait until ``health_flow`` succeeds, as long as waiting can help."""
+    last: ServerError | None = None
+    while True:
+        try:
+            yield from health_flow(name, call)
+        except (ServerUnavailableError, ServerOverloadedError, ModelNotFoundError, InferenceFailedError) as error:
+            last = error
+        except DeadlineExceededError as error:
+            last = last or error
+        else:
+            return
+        remaining_s = call.deadline.remaining_or_zero_s()
+        if not remaining_s:
+            msg = f"the server was not ready within {call.deadline.timeout_s:g} s: {last}"
+            raise DeadlineExceededError(msg, model=name, code=last.code)
+        yield Sleep(seconds=min(_POLL_S, remaining_s))
+
+
+def _by_current_contract(
+    cell: ContractCell, attempt: Callable[[Contract, Endpoints], Flow[T]], call: CallOptions
+) -> Flow[T]:
+    """Go on where a server does not serve the contract's version.
+
+    A newer contract replaces the known one, once in a call, and the input is
+    prepared again by it. A server that is behind the known one, while the
+    servers get a new version one after the other, is left aside in this call.
+    """
+    contract, endpoints, is_renewed = cell.contract, call.endpoints, False
+    while True:
+        try:
+            return (yield from attempt(contract, endpoints))
+        except ModelNotFoundError as error:
+            missing = error
+        read, endpoint = yield from _read(contract.name, call, missing.endpoint)
+        served = _public(contract.name, read)
+        others = tuple(one for one in endpoints if one != endpoint)
+        is_other = served.version > contract.version or (served.version < contract.version and not others)
+        if is_other and not is_renewed:
+            cell.contract = contract = served
+            endpoints, is_renewed = (endpoint,), True
+        elif others:
+            endpoints = others
+        else:
+            raise missing
+
+
+def _public(name: str, contract: Contract | None) -> Contract:
+    if contract is None:
+        msg = f"model {name} has no radserve contract: name a public model, see 'radserve models'"
+        raise ContractError(msg)
+    return contract
+
+
+def _inferred(
+    contract: Contract, arrays: Mapping[str, NDArray[Any]], call: CallOptions, endpoints: Endpoints
+) -> Flow[Answer]:
+    request_id = uuid.uuid4().hex  # the same for all attempts: one question
+
+    def infer(avoid: frozenset[str], remaining_s: float) -> Infer:
+        in_queue_s = remaining_s if call.queue_timeout_s is None else min(remaining_s, call.queue_timeout_s)
+        request = to_request(
+            contract, arrays, request_id=request_id, priority=call.priority, queue_timeout_s=in_queue_s
+        )
+        return Infer(request=request, avoid=avoid)
+
+    reply = yield from _ask(contract.name, infer, call, endpoints)
+    batch_size = len(next(iter(arrays.values())))
+    return to_answer(contract, reply.message, batch_size=batch_size, request_id=request_id)
+
+
+def _read(name: str, call: CallOptions, endpoint: str | None = None) -> Flow[tuple[Contract | None, str]]:
+    """A model's contract, if it has one, and which server told it: the one named, unless that fails."""
+
+    def read(avoid: frozenset[str], _: float) -> ReadConfig:
+        return ReadConfig(model=name, avoid=avoid, endpoint=None if endpoint in avoid else endpoint)
+
+    reply = yield from _ask(name, read, call, call.endpoints)
+    return read_contract(reply.message), reply.endpoint
+
+
+def _ask(
+    model: str | None, make: Callable[[frozenset[str], float], Call], call: CallOptions, endpoints: Endpoints
+) -> Flow[Reply]:
+    """Make one call, again where that is safe.
+
+    Args:
+        model: What it is about, for errors.
+        make: The call, of endpoints to avoid and of the seconds that are left.
+        call: The options.
+        endpoints: Those to ask; the others are avoided.
+    """
+    not_these = frozenset(call.endpoints).difference(endpoints)
+    avoid = not_these
+    failures: list[ServerError] = []
+    while True:
+        remaining_s = call.deadline.remaining_s(model)
+        try:
+            reply: Reply = yield Ask(call=make(avoid, remaining_s), timeout_s=remaining_s)
+        except ServerError as error:
+            failure = error
+        else:
+            return reply
+        if isinstance(failure, ModelNotFoundError):
+            failure = yield from _missing(failure, call)
+        failures.append(failure)
+        wait = next_attempt(call.retry, failures, endpoints, call.deadline.remaining_or_zero_s(), call.random)
+        if wait is None:
+            raise failure
+        avoid = not_these | wait.avoid
+        if wait.seconds:
+            yield Sleep(seconds=wait.seconds)
+
+
+def _missing(error: ModelNotFoundError, call: CallOptions) -> Flow[ServerError]:
+    """Tell a model that is not served from a server that is shutting down and denies all of them."""
+    remaining_s = call.deadline.remaining_s(error.model)
+    try:
+        reply = yield Ask(call=IsReady(endpoint=error.endpoint), timeout_s=remaining_s)
+        if reply.message:
+            return error
+    except ServerError:
+        pass
+    msg = f"model {error.model} is being loaded, or the server is shutting down: try again later or elsewhere"
+    return ServerUnavailableError(
+        msg,
+        model=error.model,
+        version=error.version,
+        request_id=error.request_id,
+        code=error.code,
+        endpoint=error.endpoint,
+        retry=Retry.ELSEWHERE,
+    )
