@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +29,10 @@ from radserve import (
     ServerUnavailableError,
     UnauthenticatedError,
     _codec,
-    _transport,
 )
+from radserve._codec._flow import Infer
+from radserve._transport import SyncTransport
+from radserve.options import ClientOptions
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -200,12 +202,12 @@ def test_the_deadline_holds(server: EmbeddedServer, model: Model) -> None:
     assert isinstance(caught.value, TimeoutError)
 
 
-def test_a_request_too_large_is_refused_before_it_is_sent(
-    client: Client, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_transport, "MAX_MESSAGE_BYTES", 16)
-    with pytest.raises(InputError, match="send fewer"):
-        send(client, model)
+def test_a_request_too_large_is_refused_before_it_is_sent(server: EmbeddedServer, model: Model) -> None:
+    large = {"X": np.zeros((2**14, 4), np.float32)}
+    request = _codec.to_request(model.contract, large, request_id="r")
+    transport = SyncTransport(ClientOptions(endpoints=(server.grpc_url,), max_message_bytes=2**16))
+    with closing(transport), pytest.raises(InputError, match="send fewer"):
+        transport.call(Infer(request=request), timeout_s=5)
 
 
 def test_what_is_no_triton_is_told(server: EmbeddedServer) -> None:

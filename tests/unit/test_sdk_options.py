@@ -153,7 +153,8 @@ def test_a_secret_at_a_higher_level_hides_the_one_below(tmp_path: Path, monkeypa
     monkeypatch.setenv("RADSERVE_TOKEN", "environment")
     file = write(tmp_path / "c", f"[radserve]\ntoken_file = {write(tmp_path / 'low', 'low')}\n")
     high = write(tmp_path / "high", "high")
-    for expected, given in (("environment", {}), ("high", {"token_file": high})):
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (("environment", {}), ("high", {"token_file": high}))
+    for expected, given in cases:
         token = ClientOptions.load(file=file, endpoints=HOST, **given).token
         assert token is not None
         assert token.read() == expected

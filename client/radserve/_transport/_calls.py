@@ -1,0 +1,65 @@
+"""What each step of a flow is in gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tritonclient.grpc import service_pb2
+
+from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig
+
+if TYPE_CHECKING:
+    from radserve._codec._flow import Call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rpc:
+    """A call of Triton's service.
+
+    Attributes:
+        method: Its name.
+        request: Its message.
+        model: The model it names, if any.
+        version: The version it names, if any.
+        request_id: The id in it, if any.
+    """
+
+    method: str
+    request: Any
+    model: str | None = None
+    version: int | None = None
+    request_id: str | None = None
+
+
+READY = Rpc(method="ServerReady", request=service_pb2.ServerReadyRequest())
+
+
+def to_rpc(step: Call) -> Rpc:
+    """The call that a step asks for."""
+    if isinstance(step, Infer):
+        request = step.request
+        return Rpc(
+            method="ModelInfer",
+            request=request,
+            model=request.model_name,
+            version=int(request.model_version) if request.model_version else None,
+            request_id=request.id or None,
+        )
+    if isinstance(step, ReadConfig):
+        request = service_pb2.ModelConfigRequest(name=step.model)
+        return Rpc(method="ModelConfig", request=request, model=step.model)
+    if isinstance(step, ListModels):
+        return Rpc(method="RepositoryIndex", request=service_pb2.RepositoryIndexRequest(ready=True))
+    return READY
+
+
+def read(step: Call, response: Any) -> Any:  # noqa: ANN401 - a message of its step
+    """What a step's flow is sent."""
+    if isinstance(step, ReadConfig):
+        return response.config
+    if isinstance(step, ListModels):
+        return sorted({model.name for model in response.models})
+    if isinstance(step, IsReady):
+        return bool(response.ready)
+    return response

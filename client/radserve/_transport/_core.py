@@ -1,0 +1,245 @@
+"""One attempt of a call, without waiting: which server, what is sent with it, what its failure means.
+
+The synchronous and the asynchronous transport carry out what ``Core.attempt``
+yields, and send what came of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from radserve._codec._flow import IsReady, Reply
+from radserve._transport._calls import READY, Rpc, read, to_rpc
+from radserve._transport._channel import check_address, open_channel
+from radserve._transport._endpoints import Pool
+from radserve._transport._errors import translate
+from radserve.errors import (
+    ClientClosedError,
+    DeadlineExceededError,
+    InputError,
+    Retry,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from typing_extensions import Self
+
+    from radserve._codec._flow import Call
+    from radserve._transport._endpoints import Endpoint
+    from radserve.errors import ServerError
+    from radserve.options import TLS, ClientOptions
+
+_PROBE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a call failed, by gRPC's word."""
+
+    code: grpc.StatusCode
+    details: str
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> Self:
+        if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+            return cls(error.code(), error.details() or "")
+        return cls(grpc.StatusCode.UNKNOWN, "")
+
+
+@dataclass(eq=False)
+class Connection:
+    """A channel; closed when it was replaced and its last call has ended.
+
+    Attributes:
+        channel: Of grpc or grpc.aio.
+        stub: Triton's service on it.
+        tls: The certificates it was opened with.
+        calls: How many use it.
+    """
+
+    channel: Any
+    stub: Any
+    tls: TLS | None
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Send:
+    """What a transport is to do: make a call and send back its response, or a Failure."""
+
+    connection: Connection
+    rpc: Rpc
+    timeout_s: float
+    metadata: tuple[tuple[str, str], ...]
+
+    def start(self) -> Any:  # noqa: ANN401 - a response, or a call to await
+        return getattr(self.connection.stub, self.rpc.method)(
+            self.rpc.request, timeout=self.timeout_s, metadata=self.metadata
+        )
+
+
+class Core:
+    """The state of a transport.
+
+    Args:
+        options: The client's.
+        module: ``grpc`` or ``grpc.aio``.
+
+    Raises:
+        InputError: An address is malformed, or would carry patient data as plain text.
+    """
+
+    def __init__(self, options: ClientOptions, module: Any) -> None:  # noqa: ANN401 - two modules of one shape
+        for url in options.endpoints:
+            check_address(url, options)
+        self._options = options
+        self._module = module
+        self._tls = options.tls
+        self._pool = Pool(options.endpoints)
+        self._connections: dict[str, Connection] = {}
+        self._replaced: list[Connection] = []
+        self._lock = threading.Lock()
+        self.is_closed = False
+
+    def close(self) -> list[Any]:
+        """No further calls; the channels that the transport is to close."""
+        self.is_closed = True
+        with self._lock:
+            open_ones = [*self._connections.values(), *self._replaced]
+            self._connections, self._replaced = {}, []
+        return [connection.channel for connection in open_ones]
+
+    def drained(self) -> list[Any]:
+        """Channels that were replaced and have no calls any more: for the transport to close."""
+        with self._lock:
+            done = [connection for connection in self._replaced if not connection.calls]
+            self._replaced = [connection for connection in self._replaced if connection.calls]
+        return [connection.channel for connection in done]
+
+    def closed_error(self) -> ClientClosedError:
+        return ClientClosedError("the client was closed: make a new Client")
+
+    def attempt(self, step: Call, timeout_s: float) -> Generator[Send, Any, Reply]:
+        """One attempt.
+
+        Raises:
+            ServerError: It failed.
+            ClientClosedError: The client was closed.
+            InputError: The request is larger than a message may be.
+        """
+        rpc = to_rpc(step)
+        self._check(rpc)
+        end = time.monotonic() + timeout_s
+        endpoint = yield from self._ready_endpoint(step, timeout_s)
+        metadata = self._metadata()
+        response = yield from self._on(endpoint, rpc, max(0.0, end - time.monotonic()), metadata)
+        if not isinstance(response, Failure):
+            self._pool.report(endpoint, None)
+            return Reply(message=read(step, response), endpoint=endpoint.url)
+        error = self._translated(response, rpc, endpoint, metadata)
+        self._pool.report(endpoint, error)
+        if isinstance(step, IsReady):  # what restricts its health is alive
+            return Reply(message=isinstance(error, UnauthenticatedError), endpoint=endpoint.url)
+        raise error
+
+    def _check(self, rpc: Rpc) -> None:
+        if self.is_closed:
+            raise self.closed_error()
+        size, most = rpc.request.ByteSize(), self._options.max_message_bytes
+        if size > most:
+            msg = f"the request has {size / 2**20:.1f} MiB, a message at most {most / 2**20:.1f} MiB: send fewer items"
+            raise InputError(msg)
+
+    def _ready_endpoint(self, step: Call, timeout_s: float) -> Generator[Send, Any, Endpoint]:
+        """Pick a server; one that failed lately shows that it is ready before it is given the call.
+
+        A server that was stopped accepts connections and never answers: each call would wait for it in vain.
+        """
+        avoid = step.avoid
+        while True:
+            endpoint = self._pool.pick(avoid)
+            if not endpoint.is_suspect or isinstance(step, IsReady):
+                return endpoint
+            metadata = self._metadata()
+            response = yield from self._on(endpoint, READY, min(_PROBE_S, timeout_s / 2), metadata)
+            if not isinstance(response, Failure):
+                return endpoint
+            error = self._translated(response, READY, endpoint, metadata)
+            if isinstance(error, UnauthenticatedError):  # what restricts its health is alive
+                return endpoint
+            if isinstance(error, DeadlineExceededError):
+                msg = f"{endpoint.url} does not say whether it is ready: check that server"
+                error = ServerUnavailableError(msg, code=error.code, endpoint=error.endpoint, retry=Retry.ELSEWHERE)
+            self._pool.report(endpoint, error)
+            avoid |= {endpoint.url}
+            if not self._pool.has_others(avoid):
+                raise error
+
+    def _on(
+        self, endpoint: Endpoint, rpc: Rpc, timeout_s: float, metadata: tuple[tuple[str, str], ...]
+    ) -> Generator[Send, Any, Any]:
+        """Make one call on the connection to a server; a call that is given up leaves no trace."""
+        connection = self._connection(endpoint.url)
+        done = False
+        try:
+            response = yield Send(connection, rpc, timeout_s, metadata)
+            done = True
+        finally:
+            with self._lock:
+                connection.calls -= 1
+            if not done:
+                self._pool.drop(endpoint)
+        return response
+
+    def _connection(self, url: str) -> Connection:
+        """The connection to a server, by the certificates that are there now."""
+        with self._lock:
+            if self._tls is not None:
+                self._tls = self._tls.current()
+            found = self._connections.get(url)
+            if self.is_closed:
+                raise self.closed_error()
+            if found is None or found.tls is not self._tls:
+                channel = open_channel(url, self._options, self._tls, self._module)
+                if found is not None:
+                    self._replaced.append(found)
+                found = Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel), self._tls)
+                self._connections[url] = found
+            found.calls += 1
+            return found
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Secrets as they are now."""
+        options, metadata = self._options, []
+        if options.token is not None:
+            metadata.append(("authorization", f"Bearer {options.token.read()}"))
+        if options.protocol_key is not None and options.protocol_secret is not None:
+            header = f"triton-grpc-protocol-{options.protocol_key}"
+            metadata.append((header.lower(), options.protocol_secret.read()))
+        return tuple(metadata)
+
+    def _translated(
+        self,
+        failure: Failure,
+        rpc: Rpc,
+        endpoint: Endpoint,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> ServerError:
+        return translate(
+            failure.code,
+            failure.details,
+            url=endpoint.url,
+            model=rpc.model,
+            version=rpc.version,
+            request_id=rpc.request_id,
+            credentials_changed=metadata != self._metadata(),
+        )
