@@ -208,11 +208,11 @@ class EmbeddedServer:
         self._triton = find_triton(self._tritonserver)
         if found := problems(self._triton):
             raise ServerStartError("; ".join(str(problem) for problem in found))
-        if self._verify and (differences := verify_repository(self.repository)):
+        if self._verify and (differences := verify_repository(self.repository, served_only=True)):
             shown = "; ".join(differences[:_SHOWN_PROBLEMS])
             rest = len(differences) - _SHOWN_PROBLEMS
             more = f" and {rest} more" if rest > 0 else ""
-            advice = "restore those files, or delete these models and export them again"
+            advice = "restore those files, or delete these public models and their steps and export them again"
             msg = f"{self.repository} is not as it was published: {shown}{more}: {advice}"
             raise ServerStartError(msg)
 

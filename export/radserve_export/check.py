@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MALFORMED = re.compile(r"(?P<file>\S+) (?P<message>is malformed: .*)", re.DOTALL)
+_SUPERSEDED = ": no step serves this version, but a rollback to it needs it: restore it from a copy"
 
 __all__ = ["Finding", "ServedModel", "check_models", "check_repository"]
 
@@ -44,7 +45,7 @@ def check_repository(repository: Path, backends: Collection[str] = ()) -> list[F
     findings: list[Finding] = []
     # Only this exporter writes manifests, and then there is one for every model.
     if (repository / PENDING).is_file() or any(repository.glob(f"*/*/{MANIFEST}")):
-        findings += [_of_manifest(line) for line in verify_repository(repository)]
+        findings += _changes(repository)
     models: dict[str, ServedModel] = {}
     for folder in sorted(repository.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
@@ -73,6 +74,13 @@ def check_models(models: Mapping[str, ServedModel]) -> list[Finding]:
     ]
     problems += wiring_problems(models)
     return [Finding(file=f"{name}/{CONFIG_FILE}", line=line, message=message) for name, (line, message) in problems]
+
+
+def _changes(repository: Path) -> list[Finding]:
+    """What is not as it was published; of what no step serves, that this does not keep a server from starting."""
+    differences = verify_repository(repository)
+    served = verify_repository(repository, served_only=True) if differences else []
+    return [_of_manifest(line if line in served else f"{line}{_SUPERSEDED}") for line in differences]
 
 
 def _of_manifest(line: str) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
 from radserve.contracts import CONTRACT_PARAMETER, parse_contract
-from radserve.contracts.manifest import MANIFEST, read_manifest, version_folders
+from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders
 from radserve.errors import (
     ContractError,
     DeadlineExceededError,
@@ -166,16 +166,21 @@ def _bridged(
 def _can_be_kept(repository: Path, name: str, model: str, pinned: int, config: ModelConfig) -> bool:
     """Whether a step's older version is still there, and made for the configuration."""
     try:
-        older = read_version(repository, name, pinned).configs.get(model)
+        older = read_version(repository, name, pinned)
     except RepositoryError:
         return False
-    return older is not None and (repository / model / str(pinned)).is_dir() and fits(config, older)
+    files = {file: digest for file, digest in older.manifest.files.items() if file.startswith(f"{model}/{pinned}/")}
+    whole = all((repository / file).is_file() and hash_file(repository / file) == files[file] for file in files)
+    return bool(files) and whole and fits(config, older.configs[model])
 
 
 def _superseded(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
     """Models that an older version had and the newest has not, public ones first."""
-    older = [read_manifest(folder / MANIFEST).models for folder in folders if (folder / MANIFEST).is_file()]
-    return list(dict.fromkeys(model for one in older for model in one if model not in models))
+    older: list[str] = []
+    for folder in folders:
+        with suppress(OSError, ValueError):  # what cannot be read is served by nothing, or was found before
+            older += read_manifest(folder / MANIFEST).models
+    return [model for model in dict.fromkeys(older) if model not in models]
 
 
 @contextmanager

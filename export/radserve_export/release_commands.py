@@ -157,9 +157,12 @@ def _verify(repository: Path) -> None:
     from radserve.contracts.manifest import verify_repository  # noqa: PLC0415 - with the rest
     from radserve.errors import RepositoryError  # noqa: PLC0415 - with the rest
 
-    differences = verify_repository(repository) if repository.is_dir() else []
+    differences = verify_repository(repository, served_only=True) if repository.is_dir() else []
     if differences:
-        msg = f"{repository} is not as it was published: {differences[0]}: restore it, or export the model again"
+        msg = (
+            f"{repository} is not as it was published: {differences[0]}: restore it from a copy; or, without one, stop"
+            " the servers, delete the public model and its steps there, and export it again"
+        )
         raise RepositoryError(msg)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,10 @@ def read_version(repository: Path, name: str, version: int) -> Version:
 def _remedy(repository: Path, name: str) -> str | None:
     """What to do where versions were published before their configurations were kept: nothing can follow them."""
     folders = [folder for folder in version_folders(repository / name) if (folder / MANIFEST).is_file()]
-    manifests = [read_manifest(folder / MANIFEST) for folder in folders]
+    manifests = []
+    for folder in folders:
+        with suppress(OSError, ValueError):
+            manifests.append(read_manifest(folder / MANIFEST))
     kept = f"/{COPIES}/"
     if not manifests or any(kept in file for manifest in manifests for file in manifest.files):
         return None

@@ -12,6 +12,7 @@ as the new one has it, and the ensemble's configuration says which is served.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ from radserve.contracts._tensors import Name, Struct
 MANIFEST = "manifest.json"
 PENDING = ".publishing.json"
 CONFIG = "config.pbtxt"
+
+_SERVED = re.compile(r"^\s*versions: *(\d+)", re.MULTILINE)  # as the exporter writes version policies
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -124,7 +127,7 @@ def pending_manifest(repository: Path) -> Manifest | None:
     return None if is_served else manifest
 
 
-def verify_repository(repository: Path) -> list[str]:
+def verify_repository(repository: Path, *, served_only: bool = False) -> list[str]:
     """Compare every file of every version with the manifests.
 
     A model's configuration, and whatever lies beside it, is compared with the
@@ -134,6 +137,8 @@ def verify_repository(repository: Path) -> list[str]:
 
     Args:
         repository: The model repository's folder.
+        served_only: Leave out versions that no configuration serves: only a
+            rollback to one of them needs its files.
 
     Returns:
         One line per difference; empty where all is as published. Files that
@@ -142,6 +147,7 @@ def verify_repository(repository: Path) -> list[str]:
     problems: list[str] = []
     covered: set[str] = set()
     wanted: dict[str, str] = {}
+    newer: dict[str, set[str]] = {}
     coming: Manifest | None = None
     try:
         coming = pending_manifest(repository)
@@ -153,8 +159,11 @@ def verify_repository(repository: Path) -> list[str]:
         try:
             manifest = read_manifest(path)
         except (ValueError, OSError) as error:
-            problems.append(str(error))
+            own = newer.get(path.parent.parent.name, ())
+            if not (served_only and own) or any(_serves(repository / model, path.parent.name) for model in own):
+                problems.append(str(error))
             continue
+        newer.setdefault(manifest.name, set()).update(manifest.models)
         models = set(manifest.models) - covered
         if manifest.name in covered:  # steps that newer versions do without go when they are no longer kept
             models = {name for name in models if (repository / name).is_dir()}
@@ -162,10 +171,27 @@ def verify_repository(repository: Path) -> list[str]:
         wanted = _files(manifest, models, covered) | wanted
     if coming is not None:
         covered |= {name for name in coming.models if (repository / name).is_dir()}
+    if served_only:
+        wanted = {name: digest for name, digest in wanted.items() if _is_served(repository, name)}
     problems += _verify_models(repository, covered, wanted, coming.files if coming else {})
     folders = {entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     problems += [f"{name}: no manifest covers this model" for name in sorted(folders - covered)]
     return problems
+
+
+def _is_served(repository: Path, file: str) -> bool:
+    """Whether a file is a model's in all versions, or of a version that is served."""
+    model, version = (*PurePosixPath(file).parts, "")[:2]
+    return not version.isdecimal() or _serves(repository / model, version)
+
+
+def _serves(model: Path, version: str) -> bool:
+    """Whether a model's configuration names a version; one that names none may serve any."""
+    try:
+        named = _SERVED.findall((model / CONFIG).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return True
+    return not named or version in named
 
 
 def _files(manifest: Manifest, models: set[str], covered: set[str]) -> dict[str, str]:
