@@ -1,0 +1,144 @@
+"""A TCP proxy that records what goes to the server, and stalls, resets or cuts connections."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_RESET = struct.pack("ii", 1, 0)  # closing tells the peer so at once, with RST instead of FIN
+_PIECE = 2**16
+
+
+class Proxy:
+    """Between a client and a server, from entering the context to leaving it.
+
+    Args:
+        target: ``host:port`` of the server.
+
+    Attributes:
+        url: ``host:port`` to connect to instead.
+        reset_after: Bytes to the server after which its connection is reset, once; None for never.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._recorded: list[bytes] = []
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._lock = threading.Lock()
+        self.reset_after: int | None = None
+        self.connections = 0
+        self._listen(0)
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut()
+        self.resume()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    @property
+    def bytes_to_server(self) -> bytes:
+        """Everything that any client sent."""
+        with self._lock:
+            return b"".join(self._recorded)
+
+    def stall(self) -> None:
+        """Hold back every byte, both ways; connections stay open, and new ones are accepted."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Let go what ``stall`` held back."""
+        self._flowing.set()
+
+    def reset(self) -> None:
+        """Reset all connections; new ones are accepted."""
+        self._close(abruptly=True)
+
+    def cut(self) -> None:
+        """Close all connections and refuse new ones."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._close(abruptly=False)
+
+    def mend(self) -> None:
+        """Accept connections again, after ``cut``."""
+        self._listen(int(self.url.rpartition(":")[2]))
+
+    def _listen(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._start(self._accept, self._listener)
+
+    def _start(self, function: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # closed by cut()
+            while True:
+                client, _ = listener.accept()
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self.connections += 1
+                    self._pairs.append((client, server))
+                self._start(self._pump, client, server, True)  # noqa: FBT003 - the direction
+                self._start(self._pump, server, client, False)  # noqa: FBT003 - the direction
+
+    def _pump(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:  # noqa: FBT001
+        with suppress(OSError):  # closed by the other direction, or by the test
+            while piece := source.recv(_PIECE):
+                self._flowing.wait()
+                if to_server and self._is_enough(piece):
+                    self.reset()
+                    return
+                sink.sendall(piece)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _is_enough(self, piece: bytes) -> bool:
+        with self._lock:
+            self._recorded.append(piece)
+            if self.reset_after is None:
+                return False
+            self.reset_after -= len(piece)
+            if self.reset_after > 0:
+                return False
+            self.reset_after = None
+            return True
+
+    def _close(self, *, abruptly: bool) -> None:
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for client, server in pairs:
+            for end in (client, server):
+                with suppress(OSError):
+                    if abruptly:
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    else:
+                        end.shutdown(socket.SHUT_RDWR)
+                    end.close()
