@@ -26,6 +26,7 @@ class Scope:
     patient_age_years: float | None = None
     presentation_intent: str | None = None
     burned_in_annotation: str | None = None
+    image_type: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radserve.dicom._guard import guarded
+from radserve.dicom._headers import read_headers
 from radserve.dicom._image import decode_image
 from radserve.dicom._read import load
 from radserve.dicom._scope import read_scope
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+    from radserve.dicom._headers import Header
     from radserve.sources import Image, Scope, Waveform
 
 DicomSource: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
@@ -36,6 +38,11 @@ class DicomFile:
     def image(self, *, frame: SupportsIndex | None = None) -> Image:
         """Decode one frame; see ``read_image``."""
         return decode_image(self._dataset, self.scope, frame)
+
+    @guarded
+    def headers(self) -> tuple[Header, ...]:
+        """What tells its images apart, one for each frame; see ``read_headers``."""
+        return read_headers(self._dataset)
 
     @guarded
     def waveform(self) -> Waveform:

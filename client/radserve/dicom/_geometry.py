@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from radserve.dicom._attributes import functional_group, numbers, text
+from radserve.dicom._attributes import functional_group, numbers, positive, text
 from radserve.errors import DecodeError
 from radserve.sources import Geometry
 
@@ -35,7 +35,10 @@ def image_plane(dataset: Dataset, index: int) -> Geometry | None:
         None where an attribute is absent or breaks the standard.
     """
     try:
-        position = numbers(functional_group(dataset, index, "PlanePositionSequence"), "ImagePositionPatient")
+        place = functional_group(dataset, index, "PlanePositionSequence")
+        if place is dataset and positive(dataset, "NumberOfFrames", default=1) > 1:
+            return None  # what stands outside the groups is at best the first frame's
+        position = numbers(place, "ImagePositionPatient")
         cosines = numbers(functional_group(dataset, index, "PlaneOrientationSequence"), "ImageOrientationPatient")
         spacing = numbers(functional_group(dataset, index, "PixelMeasuresSequence"), "PixelSpacing")
     except DecodeError:

@@ -31,6 +31,7 @@ def read_scope(dataset: Dataset) -> Scope:
         patient_age_years=_age_years(dataset),
         presentation_intent=_code_string(dataset, "PresentationIntentType"),
         burned_in_annotation=_code_string(dataset, "BurnedInAnnotation"),
+        image_type=_code_string(dataset, "ImageType"),
     )
 
 

@@ -14,11 +14,26 @@ if TYPE_CHECKING:
     from radserve.contracts import WaveformInput
     from radserve.sources import Scope
 
+# What a message may tell of the file: Defined Terms (PS3.3 C.7.3.1.1.1, C.8.11.5.1), and nothing somebody typed in.
+_MODALITIES = frozenset(
+    {"CR", "CT", "DX", "ECG", "ES", "IO", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OP", "OT", "PR", "PT", "PX", "RF"}
+    | {"RTDOSE", "RTIMAGE", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC"}
+)
+_VIEW_POSITIONS = frozenset({"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "CC", "MLO", "ML", "LM"})
+# Devices and gateways that draw text into the pixels: what does not deny it may hold it.
+_DRAWN_MODALITIES = {"US", "IVUS"}
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
 
 def check_scope(scope: Scope, described: ImageInput | WaveformInput, *, burned_in: Policy | None = None) -> None:
     """Refuse a file that the contract does not accept.
 
-    Messages name keywords and what the contract accepts, never the file's value.
+    Messages name keywords and what the contract accepts. Of the file's own values
+    they tell those that are Defined Terms of the standard (Modality, View Position), and none that anybody typed in.
+
+    Ultrasound and Secondary Capture that do not deny it (Burned In Annotation NO)
+    count as holding burned-in text. A localizer is refused: it shows where other
+    images lie, and no contract can ask for it.
 
     Args:
         scope: The file's attributes.
@@ -32,18 +47,34 @@ def check_scope(scope: Scope, described: ImageInput | WaveformInput, *, burned_i
     """
     absent = described.absent_attributes if isinstance(described, ImageInput) else Policy.REFUSE
     # A file that does not even say what it is is never accepted.
-    _check("Modality", scope.modality, described.modalities, Policy.REFUSE)
+    _check("Modality", scope.modality, described.modalities, Policy.REFUSE, told=_MODALITIES)
     _check("SOPClassUID", scope.sop_class_uid, described.sop_classes, absent)
     if not isinstance(described, ImageInput):
         return
     _check("BodyPartExamined", scope.body_part_examined, described.body_parts, absent)
-    _check("ViewPosition", scope.view_position, described.view_positions, absent)
+    _check("ViewPosition", scope.view_position, described.view_positions, absent, told=_VIEW_POSITIONS)
     _check_age(scope, described, absent)
+    if "LOCALIZER" in _values(scope.image_type):
+        msg = "ImageType says LOCALIZER: give the images it was made for"
+        raise OutOfScopeError(msg)
     if "FOR PROCESSING" in _values(scope.presentation_intent) and described.for_processing is Policy.REFUSE:
         msg = "PresentationIntentType is FOR PROCESSING: the model reads FOR PRESENTATION images only"
         raise OutOfScopeError(msg)
-    if "YES" in _values(scope.burned_in_annotation) and Policy.REFUSE in (described.burned_in_annotation, burned_in):
-        msg = "BurnedInAnnotation is YES: the model refuses images that may name a patient"
+    if Policy.REFUSE in (described.burned_in_annotation, burned_in):
+        _check_burned_in(scope)
+
+
+def _check_burned_in(scope: Scope) -> None:
+    told = _values(scope.burned_in_annotation)
+    if "YES" in told:
+        msg = "BurnedInAnnotation is YES: images that may name a patient are refused; have the text removed"
+        raise OutOfScopeError(msg)
+    drawn = scope.modality in _DRAWN_MODALITIES or (scope.sop_class_uid or "").startswith(_SECONDARY_CAPTURE)
+    if drawn and "NO" not in told:
+        msg = (
+            "BurnedInAnnotation is missing, and ultrasound and secondary captures may hold text that names a patient:"
+            " they are refused; have it set to NO where there is none"
+        )
         raise OutOfScopeError(msg)
 
 
@@ -51,14 +82,23 @@ def _values(joined: str | None) -> list[str]:
     return (joined or "").split("\\")
 
 
-def _check(keyword: str, value: str | None, accepted: Sequence[str], absent: Policy) -> None:
+def _check(
+    keyword: str,
+    value: str | None,
+    accepted: Sequence[str],
+    absent: Policy,
+    *,
+    told: frozenset[str] = frozenset(),
+) -> None:
     if not accepted:
         return
+    wanted = f"the model accepts only {', '.join(accepted)}"
     if value is None:
         if absent is Policy.REFUSE:
-            raise MissingAttributeError(keyword, f"the model accepts only {', '.join(accepted)}")
+            raise MissingAttributeError(keyword, f"{wanted}; have it filled in, or give such a file")
     elif value.upper() not in {entry.upper() for entry in accepted}:
-        msg = f"{keyword} is outside what the model accepts: {', '.join(accepted)}"
+        has = f"is {value.upper()}, " if value.upper() in told else "is "
+        msg = f"{keyword} {has}outside what the model accepts: {', '.join(accepted)}; ask a model made for it"
         raise OutOfScopeError(msg)
 
 
