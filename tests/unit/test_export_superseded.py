@@ -79,7 +79,7 @@ def test_a_step_that_only_the_version_before_has_is_loaded_and_compared(tmp_path
 
 def test_a_rollback_to_a_damaged_version_is_refused_in_words(models: Path) -> None:
     _damage(models / "tiny_pipeline/1/model.onnx")
-    with pytest.raises(RepositoryError, match="tiny_pipeline/1/model.onnx is not what was published"):
+    with pytest.raises(RepositoryError, match=r"tiny_pipeline/1/model\.onnx is not what was published"):
         rollback(models, "tiny", to=1)
 
 
