@@ -255,8 +255,7 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         f"{done.name}: {what} version {done.version} in {repository}"
         f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
     )
-    if "not_measured" in done.parity:
-        typer.echo(f"{done.name}: not measured: {done.parity['not_measured']}")
+    _report_parity(done)
     if done.is_new and done.version > 1:
         typer.echo(f"running servers go on with the version before until: radserve publish {done.name} --url ...")
     if done.evaluation is not None:
@@ -265,11 +264,29 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         _report_evidence(done.evidence)
 
 
+def _report_parity(done: Exported) -> None:
+    from radserve_export.graphs import NETWORK_INPUT  # noqa: PLC0415 - slow
+
+    parity = done.parity
+    inputs = [
+        f"{'the network' if name == NETWORK_INPUT else name} from {low:.3g} to {high:.3g}"
+        for name, (low, high) in parity["inputs"].items()
+    ]
+    real = f" and {parity['real_inputs']} real inputs" if parity["real_inputs"] else ""
+    batches = ", ".join(map(str, parity["batch_sizes"]))
+    typer.echo(f"{done.name}: compared on random batches of {batches}{real}: {', '.join(inputs)}")
+    for note in parity["notes"]:
+        typer.echo(f"{done.name}: note: {note}")
+    if "not_measured" in parity:
+        typer.echo(f"{done.name}: not measured: {parity['not_measured']}")
+
+
 def _report_evidence(done: Exported) -> None:
     what = "published as" if done.is_new else "unchanged, still"
     found = (done.evaluation or {}).get("evidence")
     share = f": the maps' maximum lies in the lesion in {found['in_lesion']:.1%} of {found['n']}" if found else ""
     typer.echo(f"{done.name}: {what} version {done.version}{share}")
+    _report_parity(done)
 
 
 def _print_evaluation(found: Mapping[str, Any]) -> None:

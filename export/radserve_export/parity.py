@@ -145,6 +145,31 @@ class _Measured:
     agreeing: int = 0
     rows: int = 0
     reasons: list[str] = field(default_factory=list)
+    seen: _Range | None = None
+
+
+class _Range(NamedTuple):
+    """The least and the greatest value of each column; of all of them together where they are not always as many."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.generic], before: _Range | None = None) -> _Range | None:
+        """The range of an array and of what was seen before; None where there is nothing."""
+        if not values.size:
+            return before
+        columns = values.astype(np.float64).reshape(-1, values.shape[-1] if values.ndim == 2 else 1)  # noqa: PLR2004 - rows and columns
+        found = cls(columns.min(axis=0), columns.max(axis=0))
+        if before is None:
+            return found
+        if before.low.shape != found.low.shape:
+            before, found = (cls(one.low.min(keepdims=True), one.high.max(keepdims=True)) for one in (before, found))
+        return cls(np.minimum(before.low, found.low), np.maximum(before.high, found.high))
+
+    def hardly_varies(self, allowed: NDArray[np.float64]) -> bool:
+        """Whether one answer to everything would pass as well."""
+        return bool((self.high - self.low <= allowed).all())
 
 
 def _compare(
@@ -165,6 +190,7 @@ def _compare(
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             measured.reasons.append(f"{name} of {who} is NaN or infinite on a {where}, row {row}")
             return
+    measured.seen = _Range.of(b, measured.seen)
     differences = np.abs(a - b)
     allowed = spec.parity.allowed(name, b)
     measured.max_abs = max(measured.max_abs, float(differences.max(initial=0)))
@@ -208,7 +234,8 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
         spec: Tolerances, labels and the largest batch.
 
     Returns:
-        The report for the manifest: per output the largest difference.
+        The report for the manifest: per output the largest difference, the range of
+        each input, and notes where all this shows little.
 
     Raises:
         ParityError: Which output, how far, on which input.
@@ -217,8 +244,13 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
     sizes = batch_sizes(spec.serving.max_batch_size)
     outputs: dict[str, dict[str, Any]] = {}
     reasons: list[str] = []
+    ranges: dict[str, dict[str, _Range | None]] = {}
+    constant: list[str] = []
     for stage in stages:
-        for name, measured in _measure(stage, sizes, spec).items():
+        for name, measured in _measure(stage, sizes, spec, ranges.setdefault(stage.name, {})).items():
+            seen = measured.seen
+            if seen is not None and seen.hardly_varies(spec.parity.allowed(name, np.maximum(-seen.low, seen.high))):
+                constant.append(name)
             agreement = measured.agreeing / measured.rows if measured.rows else None
             tolerance = spec.parity.of(name)
             entry = {"max_abs": measured.max_abs, "argmax_agreement": agreement, "failures": measured.reasons}
@@ -228,10 +260,31 @@ def check_parity(stages: Sequence[Stage], *, spec: Spec) -> dict[str, Any]:
     report = {"seed": SEED, "batch_sizes": list(sizes), "input_range": spec.parity.input_range, "outputs": outputs}
     report["lengths"] = sorted({length for stage in stages for length in stage.lengths if len(stage.lengths) > 1})
     report["real_inputs"] = max((sum(len(next(iter(b.feeds.values()))) for b in s.real) for s in stages), default=0)
+    taken = ranges[stages[0].name].items() if stages else ()
+    report["inputs"] = {name: [float(of.low.min()), float(of.high.max())] for name, of in taken if of is not None}
+    report["notes"] = _notes(spec, report, constant)
     if reasons:
         msg = f"{spec.name} does not answer as its Keras model does: {reasons[0]}"
         raise ParityError(msg, report)
     return report
+
+
+def _notes(spec: Spec, report: Mapping[str, Any], constant: Sequence[str]) -> list[str]:
+    """Where the gate passed, and shows little."""
+    notes = []
+    if constant:
+        notes.append(
+            f"{', '.join(dict.fromkeys(constant))}: one answer to all inputs compared,"
+            " within the tolerance, which shows little: is"
+            " the model trained, and are such inputs (parity.input_range, parity.data) what it was trained on?"
+        )
+    chosen = spec.parity.input_range is not None or report["real_inputs"]
+    if spec.task is Task.TENSORS and not chosen and any(low % 1 for low, _ in report["inputs"].values()):
+        notes.append(
+            "the inputs compared were normal numbers with standard deviation 1: if the model expects others, such as"
+            " pixels of 0 to 255, say so in parity.input_range, or name real ones in parity.data"
+        )
+    return notes
 
 
 def _check_names(stages: Sequence[Stage], spec: Spec) -> None:
@@ -245,11 +298,12 @@ def _check_names(stages: Sequence[Stage], spec: Spec) -> None:
             raise SpecError(msg)
 
 
-def _measure(stage: Stage, sizes: Sequence[int], spec: Spec) -> dict[str, _Measured]:
+def _measure(stage: Stage, sizes: Sequence[int], spec: Spec, ranges: dict[str, _Range | None]) -> dict[str, _Measured]:
     seen = {name: _Measured() for name in stage.outputs}
     own_rules: Mapping[str, Wrong] = {} if spec.task is Task.TENSORS else rules_of(spec.task).own_rules
     for where, feeds in stage.batches(sizes):
         got, want = stage.exported(feeds), stage.reference(feeds)
+        ranges |= {name: _Range.of(fed, ranges.get(name)) for name, fed in feeds.items()}
         for name, measured in seen.items():
             if name not in got or name not in want:
                 measured.reasons.append(f"{name} is not given by {'Keras' if name in got else 'the graph'}")

@@ -191,14 +191,22 @@ def _still_good(spec: Spec, known: Mapping[str, Any] | None) -> bool:
     return bool(known["n"] == plan.samples and known["seed"] == plan.seed and known[spec.metric] >= plan.minimum)
 
 
+def _terms(parity: Mapping[str, Any]) -> bytes:
+    """What the gate compared on, and how closely."""
+    tolerances = {name: (found.get("atol"), found.get("rtol")) for name, found in parity.get("outputs", {}).items()}
+    named = ("seed", "batch_sizes", "lengths", "input_range", "real_inputs")
+    return msgspec.json.encode([tolerances, [parity.get(name) for name in named]], order="sorted")
+
+
 def _unchanged(checked: _Checked, repository: Path, evaluate: Evaluate | None) -> Exported | None:
-    """What is published already, if it is the same and measured as the spec asks."""
+    """What is published already, if it is the same, and compared and measured as the spec asks."""
     version = _identical_version(checked, repository)
     if version is None:
         return None
-    known = repo.evaluation_of(repository, checked.spec.name, version)
-    is_good = evaluate is None or _still_good(checked.spec, known)
-    return _exported(checked, version, known, is_new=False) if is_good else None
+    known = repo.manifest_of(repository, checked.spec.name, version)
+    is_good = evaluate is None or _still_good(checked.spec, known.evaluation)
+    is_good = is_good and _terms(known.parity) == _terms(checked.parity)
+    return _exported(checked, version, known.evaluation, is_new=False) if is_good else None
 
 
 def _exported(checked: _Checked, version: int, evaluation: Mapping[str, Any] | None, *, is_new: bool) -> Exported:

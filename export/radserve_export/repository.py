@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from radserve.contracts.manifest import MANIFEST, hash_file, read_manifest, version_folders, write_manifest
 from radserve.errors import RepositoryError
@@ -63,9 +63,9 @@ def is_published(repository: Path, name: str, version: int, hashes: Mapping[str,
     return True
 
 
-def evaluation_of(repository: Path, name: str, version: int) -> dict[str, Any] | None:
-    """What was measured through the whole path when a version was published."""
-    return read_manifest(repository / name / str(version) / MANIFEST).evaluation
+def manifest_of(repository: Path, name: str, version: int) -> Manifest:
+    """What was written when a version was published."""
+    return read_manifest(repository / name / str(version) / MANIFEST)
 
 
 @contextmanager

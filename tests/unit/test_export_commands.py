@@ -5,11 +5,13 @@ import logging
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import typer
-from support.exports import dense_network, image_spec, write_spec
+from onnx import numpy_helper
+from support.exports import dense_network, image_spec, runner, write_spec
 from typer.testing import CliRunner
 
 from radserve.errors import UntrustedModelError
@@ -44,6 +46,18 @@ def test_an_export_says_what_it_published(tmp_path: Path, spec: Path) -> None:
     code, output, _ = _run("export", spec, "--repository", tmp_path / "models")
     assert code == 0
     assert output.startswith("tiny: unchanged, still version 1 in")
+
+
+def test_an_export_says_on_what_it_compared(tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output, _ = _run("export", spec, "--repository", tmp_path / "models")
+    assert output.splitlines()[1:] == ["tiny: compared on random batches of 1, 2, 7, 64: the network from -2 to 2"]
+    network = dense_network()
+    weights = network.graph.graph.initializer[0]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 0, weights.name))
+    network = replace(network, reference=runner(network.graph))
+    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+    _, output, _ = _run("export", spec, "--repository", tmp_path / "other")
+    assert output.splitlines()[2].startswith("tiny: note: NETWORK_OUTPUT, PROBABILITIES: one answer to all inputs")
 
 
 def test_a_failed_export_is_one_line_and_exit_code_1(tmp_path: Path, spec: Path) -> None:
@@ -82,7 +96,7 @@ def test_one_of_several_specs_that_fails_is_told_and_the_others_are_exported(tmp
     third.write_text("name: 1")
     code, output, errors = _run("export", first, second, third, spec, last, "--repository", tmp_path / "models")
     assert code == 1
-    published = [line.partition(":")[0] for line in output.splitlines()]
+    published = [line.partition(":")[0] for line in output.splitlines() if ": published as" in line]
     assert published == ["first", "tiny", "last"]
     assert errors.splitlines()[0].startswith(f"radserve: {second}:1:8: not YAML")
     assert errors.splitlines()[1].startswith(f"radserve: {third} is not an export spec")

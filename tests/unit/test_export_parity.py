@@ -211,3 +211,49 @@ def test_an_input_range_bounds_the_random_values() -> None:
     wanted = TensorSpec(name="x", dtype=Datatype.INT16, dims=(100,))
     values = random_input(wanted, 10, np.random.default_rng(0), vocabulary=None, limits=(-2, 2))
     assert set(np.unique(values)) == {-2, -1, 0, 1, 2}
+
+
+def _noted(exported: Callable[[Arrays], dict[str, Any]], spec: Spec, **stage: Any) -> list[str]:
+    notes = check_parity([_stage(exported, exported)._replace(**stage)], spec=spec)["notes"]
+    assert isinstance(notes, list)
+    return notes
+
+
+@pytest.mark.parametrize(("wobble", "is_told"), [(0.0, True), (5e-6, True), (1e-3, False)])
+def test_outputs_that_vary_less_than_the_tolerance_are_told(spec: Spec, wobble: float, *, is_told: bool) -> None:
+    def answer(feeds: Arrays) -> dict[str, Any]:
+        bright = np.tanh(feeds[NETWORK_INPUT].mean((1, 2, 3)))[:, None] * wobble
+        return {NETWORK_OUTPUT: np.concatenate([0.5 + bright, 0.5 - bright], axis=1)}
+
+    notes = _noted(answer, spec)
+    assert [note.startswith("NETWORK_OUTPUT: one answer to all inputs compared") for note in notes] == [True] * is_told
+
+
+def test_lengths_that_differ_are_no_reason_to_call_an_output_constant(spec: Spec) -> None:
+    def images(batch: int, length: int, rng: np.random.Generator) -> Arrays:
+        return {NETWORK_INPUT: rng.standard_normal((batch, length)).astype(np.float32)}
+
+    assert _noted(lambda feeds: {NETWORK_OUTPUT: feeds[NETWORK_INPUT]}, spec, make=images, lengths=(1, 7)) == []
+    (note,) = _noted(lambda f: {NETWORK_OUTPUT: 0 * f[NETWORK_INPUT]}, spec, make=images, lengths=(1, 7))
+    assert note.startswith("NETWORK_OUTPUT: one answer")
+
+
+def test_the_report_says_which_range_of_inputs_was_compared(spec: Spec) -> None:
+    real = Batch("real", {NETWORK_INPUT: np.full((1, 4, 3, 1), 255, np.float32)})
+    network = dense_network()
+    report = check_parity([_stage(network.reference, network.reference)._replace(real=(real,))], spec=spec)
+    low, high = report["inputs"][NETWORK_INPUT]
+    assert -5 < low < -2
+    assert high == 255
+
+
+@pytest.mark.parametrize(
+    ("parity", "real", "is_told"), [({}, False, True), ({"input_range": [0, 255]}, False, False), ({}, True, False)]
+)
+def test_inputs_that_nobody_chose_are_told(
+    tmp_path: Path, parity: dict[str, Any], *, real: bool, is_told: bool
+) -> None:
+    whole = {"name": "tiny", "task": "tensors", "model": "tiny.keras", "parity": parity}
+    given = (Batch("real", _images(1, 1, np.random.default_rng(0))),) if real else ()
+    notes = _noted(dense_network().reference, load_spec(write_spec(tmp_path, whole)), real=given)
+    assert ["parity.input_range" in note for note in notes] == [True] * is_told

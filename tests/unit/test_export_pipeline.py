@@ -182,3 +182,14 @@ def test_the_evaluation_is_in_the_manifest_and_in_the_readme(tmp_path: Path, eva
     assert "| `tiny` | 1 | 0.750 | 4 | 1.5e-06 | " in text
     assert "| **b** | 0 | 1 | 1 |" in text
     assert verify_repository(tmp_path / "models") == []
+
+
+def test_the_same_files_compared_on_other_terms_are_a_version_of_their_own(tmp_path: Path, spec: Path) -> None:
+    models = tmp_path / "models"
+    pipeline.export(spec, models)
+    write_spec(tmp_path, image_spec(parity={"input_range": [0, 200]}))
+    done = pipeline.export(spec, models)
+    assert (done.version, done.is_new) == (2, True)
+    found = [read_manifest(models / f"tiny/{version}/manifest.json").parity["input_range"] for version in (1, 2)]
+    assert found == [None, [0, 200]]
+    assert (pipeline.export(spec, models).version, pipeline.export(spec, models).is_new) == (2, False)
