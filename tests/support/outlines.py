@@ -25,7 +25,9 @@ def truth(rows: int, columns: int) -> NDArray[np.uint8]:
     return drawn
 
 
-def picture(drawn: NDArray[np.uint8], **changed: Any) -> Dataset:
-    """A CT slice that shows each label at its level."""
+def picture(drawn: NDArray[np.uint8], *, faint: int = 0, **changed: Any) -> Dataset:
+    """A CT slice that shows each label at its level, and something faint in a corner."""
     rows, columns = drawn.shape
-    return make(Rows=rows, Columns=columns, PixelData=np.array(LEVELS, "<u2")[drawn].tobytes(), **changed)
+    values = np.array(LEVELS, "<u2")[drawn]
+    values[0, 0] += faint
+    return make(Rows=rows, Columns=columns, PixelData=values.tobytes(), **changed)

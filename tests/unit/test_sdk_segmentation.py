@@ -84,6 +84,7 @@ def test_a_map_of_the_wires_own_size_comes_back_as_it_is() -> None:
 
 def test_what_the_model_did_not_see_is_background() -> None:
     full = np.ones((100, 100), np.uint8)
+    full[50, 50] = 2
     described = contract(resize=Resize(aspect=Aspect.CROP), crop=Crop(top=0.3))
     result = segment(described, picture(full))
     assert not result.label_map[:30].any()
@@ -109,7 +110,7 @@ def test_without_pixel_spacing_there_is_no_area() -> None:
 
 
 def test_a_label_that_is_not_there_is_negative() -> None:
-    result = segment(contract(), picture(np.zeros((50, 40), np.uint8)))
+    result = segment(contract(), picture(np.zeros((50, 40), np.uint8), faint=10))
     assert [(region.is_positive, region.pixel_count) for region in result.findings] == [(False, 0), (False, 0)]
     assert not result.label_map.any()
 
@@ -117,6 +118,7 @@ def test_a_label_that_is_not_there_is_negative() -> None:
 def test_the_chosen_frame_is_segmented() -> None:
     frames = np.stack([np.zeros((40, 50), np.uint8), truth(40, 50)])
     values = np.array(LEVELS, "<u2")[frames]
+    values[0, 0, 0] = 10
     source = make(Rows=40, Columns=50, NumberOfFrames=2, PixelData=values.tobytes())
     measures = item(PixelSpacing=[2, 2])
     source.SharedFunctionalGroupsSequence = [item(PixelMeasuresSequence=[measures])]

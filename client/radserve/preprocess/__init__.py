@@ -7,10 +7,11 @@ rounding to the wire's integers.
 
 from radserve.preprocess._crop import crop_box
 from radserve.preprocess._geometry import Placement, interpolate_to_source_grid, place, placement_of, to_source_grid
-from radserve.preprocess._image import image_to_wire
+from radserve.preprocess._image import image_to_wire, render
 from radserve.preprocess._resample import resample
 from radserve.preprocess._resize import resize, to_wire_grid
 from radserve.preprocess._scope import check_scope
+from radserve.preprocess._volume import volume_placement, volume_to_wire
 from radserve.preprocess._waveform import waveform_to_wire
 from radserve.preprocess._window import apply_window
 
@@ -23,9 +24,12 @@ __all__ = [
     "interpolate_to_source_grid",
     "place",
     "placement_of",
+    "render",
     "resample",
     "resize",
     "to_source_grid",
     "to_wire_grid",
+    "volume_placement",
+    "volume_to_wire",
     "waveform_to_wire",
 ]

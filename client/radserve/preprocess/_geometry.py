@@ -7,12 +7,13 @@ half-pixel convention of ``tf.image.resize``. One description serves both ways.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from radserve.contracts import Aspect
+from radserve.contracts import Aspect, PixelAspect
+from radserve.errors import DecodeError
 from radserve.preprocess._crop import crop_box
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from radserve.contracts import ImageInput
 
     Pixels = TypeVar("Pixels", bound=np.generic)
+
+_LARGEST_PIXEL_ASPECT = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +49,40 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How a frame lies on the wire's grid.
+    """How a frame, or a stack of them, lies on the wire's grid.
 
     Attributes:
         rows: The vertical axis.
         columns: The horizontal axis.
+        slices: Of a volume, the axis along the slice normal; None of a frame.
     """
 
     rows: Span
     columns: Span
+    slices: Span | None = None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The axes in the order of an array's."""
+        return (*((self.slices,) if self.slices else ()), self.rows, self.columns)
+
+    @property
+    def kept(self) -> Placement:
+        """How that part of the frame lies on the wire which the crop leaves."""
+        return replace(self, rows=_kept(self.rows), columns=_kept(self.columns))
+
+
+def _kept(span: Span) -> Span:
+    return replace(span, source=span.used, start=0)
 
 
 def place(
-    frame: tuple[int, int], wire: tuple[int, int], aspect: Aspect, box: tuple[int, int, int, int] | None = None
+    frame: tuple[int, int],
+    wire: tuple[int, int],
+    aspect: Aspect,
+    box: tuple[int, int, int, int] | None = None,
+    *,
+    pixel_aspect: float = 1.0,
 ) -> Placement:
     """Where the part of a frame that a model looks at comes to lie on the wire's grid.
 
@@ -68,55 +92,68 @@ def place(
         aspect: STRETCH fills the wire; PAD keeps the aspect ratio and leaves
             both sides free, CROP keeps it and cuts both sides, evenly.
         box: Top, left, bottom and right of the part; None is the whole frame.
+        pixel_aspect: Height of a pixel through its width.
     """
     top, left, bottom, right = box or (0, 0, *frame)
     used = bottom - top, right - left
     lengths = wire
     if aspect is not Aspect.STRETCH:
-        ratios = wire[0] / used[0], wire[1] / used[1]
+        height = used[0] * pixel_aspect
+        ratios = wire[0] / height, wire[1] / used[1]
         scale = min(ratios) if aspect is Aspect.PAD else max(ratios)
-        lengths = max(1, int(used[0] * scale + 0.5)), max(1, int(used[1] * scale + 0.5))
+        lengths = max(1, int(height * scale + 0.5)), max(1, int(used[1] * scale + 0.5))
     return Placement(
-        rows=_span(frame[0], top, used[0], wire[0], lengths[0]),
-        columns=_span(frame[1], left, used[1], wire[1], lengths[1]),
+        rows=span(frame[0], top, used[0], wire[0], lengths[0]),
+        columns=span(frame[1], left, used[1], wire[1], lengths[1]),
     )
 
 
-def placement_of(frame: tuple[int, int], described: ImageInput) -> Placement:
+def placement_of(frame: tuple[int, int], described: ImageInput, pixel_aspect: float | None = None) -> Placement:
     """Where a frame comes to lie on a model's wire.
 
     Args:
         frame: Rows and columns of the frame.
         described: The contract's input block.
+        pixel_aspect: Height of a pixel through its width; None, where the file does
+            not say it, means square (PS3.3 C.7.6.3.1.7).
 
     Raises:
         OutOfScopeError: The model's crop leaves no pixel.
+        DecodeError: The contract asks for the pixels' shape, and no pixels can have it.
     """
     box = crop_box(frame[0], frame[1], described.crop)
-    return place(frame, (described.rows, described.columns), described.resize.aspect, box)
+    shape = 1.0
+    if described.resize.pixels is PixelAspect.SQUARE and pixel_aspect is not None:
+        if not 1 / _LARGEST_PIXEL_ASPECT <= pixel_aspect <= _LARGEST_PIXEL_ASPECT:
+            msg = "PixelSpacing, or what stands for it, breaks the standard or gives pixels of an impossible shape"
+            raise DecodeError(msg)
+        shape = pixel_aspect
+    wire = described.rows, described.columns
+    return place(frame, wire, described.resize.aspect, box, pixel_aspect=shape)
 
 
-def _span(source: int, start: int, used: int, wire: int, length: int) -> Span:
+def span(source: int, start: int, used: int, wire: int, length: int) -> Span:
+    """An axis whose pixels, stretched to a length, lie in the middle of the wire's."""
     offset = math.trunc((wire - length) / 2)  # an odd pixel is left, or cut, at the end
     return Span(source=source, start=start, used=used, wire=wire, offset=offset, length=length)
 
 
 def to_source_grid(label_map: NDArray[Pixels], placement: Placement) -> NDArray[Pixels]:
-    """Bring a label map back to the frame's own grid: the nearest wire pixel's label.
+    """Bring a label map back to the source's own grid: the nearest wire pixel's label.
 
-    Each pixel of the frame takes the label of the wire pixel that its centre
+    Each pixel of the source takes the label of the wire pixel that its centre
     lies in. Pixels that the model did not see are 0.
 
     Args:
-        label_map: ``(rows, columns)`` of the wire, any dtype.
-        placement: How the frame was brought to the wire.
+        label_map: ``(rows, columns)`` of the wire, of a volume ``(slices, rows, columns)``, any dtype.
+        placement: How the source was brought to the wire.
 
     Returns:
-        ``(rows, columns)`` of the frame, same dtype.
+        The same axes of the source, same dtype.
     """
-    on_source = np.zeros((placement.rows.source, placement.columns.source), dtype=label_map.dtype)
-    (rows, from_rows), (columns, from_columns) = _wire_pixels(placement.rows), _wire_pixels(placement.columns)
-    on_source[rows, columns] = label_map[np.ix_(from_rows, from_columns)]
+    on_source = np.zeros([axis.source for axis in placement.spans], dtype=label_map.dtype)
+    seen, taken = zip(*map(_wire_pixels, placement.spans), strict=True)
+    on_source[seen] = label_map[np.ix_(*taken)]
     return on_source
 
 

@@ -10,17 +10,22 @@ import numpy as np
 from radserve.contracts import FileWindow, FixedWindow
 from radserve.errors import OutOfScopeError
 from radserve.preprocess._crop import crop_box
-from radserve.preprocess._resize import resize
+from radserve.preprocess._geometry import placement_of
+from radserve.preprocess._resize import to_wire_grid
 from radserve.preprocess._window import apply_window, percentile_window
 from radserve.sources import VoiWindow
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     from radserve.contracts import ImageInput
-    from radserve.sources import Image
+    from radserve.sources import Image, VoiLut
 
 _8_BIT_MAX = 255
+# What is enlarged more than this holds too little of what the network was trained on.
+_LARGEST_ENLARGEMENT = 4
 
 
 def image_to_wire(image: Image, described: ImageInput) -> NDArray[np.uint8 | np.uint16]:
@@ -39,50 +44,121 @@ def image_to_wire(image: Image, described: ImageInput) -> NDArray[np.uint8 | np.
 
     Raises:
         OutOfScopeError: The model reads monochrome and the image is in colour,
-            the file has no such window, the image no contrast, or its crop no
-            pixel.
+            the file has no such window; all pixels look the same, or there are fewer
+            than a quarter of the model's rows or columns.
+        DecodeError: The file's window or the shape of its pixels breaks the standard.
+    """
+    wire, is_blank = render(image, described)
+    if is_blank:
+        msg = "the image has no contrast: after windowing all its pixels are the same"
+        raise OutOfScopeError(msg)
+    return wire
+
+
+def render(image: Image, described: ImageInput) -> tuple[NDArray[np.uint8 | np.uint16], bool]:
+    """As ``image_to_wire``, but accept an image without contrast, and say whether it is one.
+
+    In a study, there may be some: the outermost slices may show nothing but air.
+    """
+    size = image.values.shape[0], image.values.shape[1]
+    placement = placement_of(size, described, image.pixel_aspect)
+    part = cropped(image, described)
+    window = None if part.photometric_interpretation == "RGB" else window_of(part, described)
+    display, is_blank = display_values(part, window, described)
+    return to_wire(to_wire_grid(display, placement.kept), described), is_blank
+
+
+def cropped(image: Image, described: ImageInput) -> Image:
+    """The part of an image that a model's crop leaves.
+
+    Raises:
+        OutOfScopeError: It is too small for the model.
+    """
+    top, left, bottom, right = crop_box(image.values.shape[0], image.values.shape[1], described.crop)
+    rows, columns = bottom - top, right - left
+    enough = _LARGEST_ENLARGEMENT * rows >= described.rows and _LARGEST_ENLARGEMENT * columns >= described.columns
+    if not enough:
+        msg = (
+            f"the image is too small: the model reads {described.rows} x {described.columns} pixels,"
+            f" and enlarges what is seen of an image at most {_LARGEST_ENLARGEMENT} times"
+        )
+        raise OutOfScopeError(msg)
+    if described.crop is None:
+        return image
+    kept = np.s_[top:bottom, left:right]
+    return replace(image, values=image.values[kept], valid=None if image.valid is None else image.valid[kept])
+
+
+def window_of(image: Image, described: ImageInput) -> VoiWindow | VoiLut | None:
+    """The window that a contract wants of a monochrome image; None where the image has no contrast.
+
+    Raises:
+        OutOfScopeError: The file has no such window.
+    """
+    window = described.window
+    if isinstance(window, FixedWindow):
+        return VoiWindow(center=window.center, width=window.width)
+    if isinstance(window, FileWindow):
+        if window.index < len(image.windows):
+            return image.windows[window.index]
+        if image.windows or window.fallback_percentiles is None:
+            msg = f"the model uses window {window.index} of the file, which holds {len(image.windows)}"
+            raise OutOfScopeError(msg)
+        return percentile_window(valid_values(image), window.fallback_percentiles)
+    return percentile_window(valid_values(image), (window.lower, window.upper))
+
+
+def valid_values(image: Image) -> NDArray[np.float32]:
+    """Modality values of the pixels that count."""
+    counted = image.values if image.valid is None else image.values[image.valid]
+    return counted.astype(np.float32, copy=False)
+
+
+def display_values(
+    image: Image, window: VoiWindow | VoiLut | None, described: ImageInput
+) -> tuple[NDArray[np.float32], bool]:
+    """Display values in [0, 1], high is bright, and whether all that count are the same.
+
+    Args:
+        image: Modality values, or RGB.
+        window: How they become display values; None makes all of them 0. RGB has none.
+        described: The contract's input block.
+
+    Raises:
+        OutOfScopeError: The model reads monochrome and the image is in colour.
         DecodeError: The file's window breaks the standard.
     """
-    image = _cropped(image, described)
     if image.photometric_interpretation == "RGB":
         if described.photometric != "RGB":
             msg = "the image is in colour: the model accepts MONOCHROME1 and MONOCHROME2"
             raise OutOfScopeError(msg)
         display = image.values.astype(np.float32) / np.float32(_8_BIT_MAX)
-    else:
-        display = _display_values(image, described)
-    resized = resize(display, described.rows, described.columns, described.resize.aspect)
-    dtype: type[np.uint8 | np.uint16] = np.uint8 if described.wire_dtype == "UINT8" else np.uint16
-    highest = np.iinfo(dtype).max
-    wire = np.rint(resized * np.float32(highest)).clip(0, highest).astype(dtype)
-    if wire.ndim == 2:  # noqa: PLR2004 - rows and columns
-        wire = wire[:, :, np.newaxis]
-    return np.ascontiguousarray(np.broadcast_to(wire, (described.rows, described.columns, described.channels)))
-
-
-def _cropped(image: Image, described: ImageInput) -> Image:
-    if described.crop is None:
-        return image
-    top, left, bottom, right = crop_box(image.values.shape[0], image.values.shape[1], described.crop)
-    kept = np.s_[top:bottom, left:right]
-    return replace(image, values=image.values[kept], valid=None if image.valid is None else image.valid[kept])
-
-
-def _display_values(image: Image, described: ImageInput) -> NDArray[np.float32]:
-    values = image.values.astype(np.float32, copy=False)
-    window = described.window
-    if isinstance(window, FixedWindow):
-        display = apply_window(values, VoiWindow(center=window.center, width=window.width))
-    elif isinstance(window, FileWindow):
-        if window.index < len(image.windows):
-            display = apply_window(values, image.windows[window.index])
-        elif not image.windows and window.fallback_percentiles is not None:
-            display = percentile_window(values, image.valid, window.fallback_percentiles)
-        else:
-            msg = f"the model uses window {window.index} of the file, which holds {len(image.windows)}"
-            raise OutOfScopeError(msg)
-    else:
-        display = percentile_window(values, image.valid, (window.lower, window.upper))
+        return display, _is_uniform(display.reshape(-1, 3))
+    if window is None:
+        return np.zeros(image.values.shape, np.float32), True
+    display = apply_window(image.values.astype(np.float32, copy=False), window)
     if image.photometric_interpretation == "MONOCHROME1":
         display = np.float32(1) - display
-    return display if image.valid is None else np.where(image.valid, display, np.float32(0))
+    if image.valid is None:
+        return display, _is_uniform(display.reshape(-1))
+    return np.where(image.valid, display, np.float32(0)), _is_uniform(display[image.valid])
+
+
+def _is_uniform(pixels: NDArray[np.float32]) -> bool:
+    # Nearly every image is told by few of its pixels.
+    return all(not (some != pixels[0]).any() for some in (pixels[::97], pixels)) if len(pixels) else True
+
+
+def to_wire(display: NDArray[np.float32], described: ImageInput) -> NDArray[Any]:
+    """Round display values on the wire's grid to its integers; the axis of channels is added where it is lacking.
+
+    Args:
+        display: Of ``described.grid``, with or without channels.
+        described: The contract's input block.
+    """
+    dtype: type[np.uint8 | np.uint16] = np.uint8 if described.wire_dtype == "UINT8" else np.uint16
+    highest = np.iinfo(dtype).max
+    wire = np.rint(display * np.float32(highest)).clip(0, highest).astype(dtype)
+    if wire.ndim == len(described.grid):
+        wire = wire[..., np.newaxis]
+    return np.ascontiguousarray(np.broadcast_to(wire, (*described.grid, described.channels)))

@@ -65,7 +65,7 @@ def _along_rows(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
     first, last = max(0, -span.offset), min(span.length, span.wire - span.offset)
     total = np.zeros((span.wire, *image.shape[1:]), dtype=np.float32)
     visible = total[span.offset + first : span.offset + last]
-    places, weights = _taps(span.used, span.length, first, last)
+    places, weights = taps(span.used, span.length, first, last)
     trailing = (1,) * (image.ndim - 1)
     for taken, weight in zip(places, weights, strict=True):
         visible += image[taken] * weight.reshape(-1, *trailing)
@@ -73,7 +73,7 @@ def _along_rows(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=64)
-def _taps(source: int, target: int, first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def taps(source: int, target: int, first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """For every tap, which source row it reads for the target rows ``first`` to ``last - 1``, and its weight.
 
     Returns:

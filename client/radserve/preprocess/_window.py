@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radserve.errors import DecodeError, OutOfScopeError
+from radserve.errors import DecodeError
 from radserve.sources import VoiLut, VoiWindow
 
 if TYPE_CHECKING:
@@ -57,25 +57,20 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
     raise DecodeError(msg)
 
 
-def percentile_window(
-    values: NDArray[np.float32], valid: NDArray[np.bool_] | None, percentiles: tuple[float, float]
-) -> NDArray[np.float32]:
-    """Spread the values between two percentiles of the valid ones over [0, 1].
+def percentile_window(values: NDArray[np.float32], percentiles: tuple[float, float]) -> VoiWindow | None:
+    """The window that spreads the values between two percentiles over [0, 1].
 
     Args:
-        values: Modality values ``(rows, columns)``.
-        valid: Which pixels count; None for all.
+        values: The modality values that count, any shape.
         percentiles: Lower and upper, 0 to 100.
 
-    Raises:
-        OutOfScopeError: The image has no contrast: both percentiles coincide.
+    Returns:
+        None where the values have no contrast: both percentiles coincide.
     """
-    counted = values if valid is None else values[valid]
-    low, high = np.percentile(counted, percentiles) if counted.size else (0.0, 0.0)
+    low, high = np.percentile(values, percentiles) if values.size else (0.0, 0.0)
     if not high > low or _is_step(float(high - low)):
-        msg = "the image has no contrast: both percentiles of its values coincide"
-        raise OutOfScopeError(msg)
-    return _ramp(values, float(low + high) / 2, float(high - low))
+        return None
+    return VoiWindow(center=float(low + high) / 2, width=float(high - low), function="LINEAR_EXACT")
 
 
 def _is_step(width: float) -> bool:
