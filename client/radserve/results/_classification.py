@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve.contracts import Code
+    from radserve.reports import Dataset, DicomSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,12 @@ class Classification(Result):
         )
         more = len(self.findings) - SHOWN_FINDINGS
         return f"<Classification by {self.model} {self.version}: {shown}{f', {more} more' if more > 0 else ''}>"
+
+    def to_secondary_capture(self, source: DicomSource) -> Dataset:
+        """The picture with the evidence map over it; see ``radserve.reports.to_secondary_capture``."""
+        from radserve import reports  # noqa: PLC0415 - needs pydicom
+
+        return reports.to_secondary_capture(self, source)
 
     def _content(self) -> dict[str, Any]:
         shown = {} if self.evidence is None else {"evidence": self.evidence.to_dict()}

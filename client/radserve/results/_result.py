@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from radserve.errors import RadserveError
+    from radserve.reports import Dataset, DicomSource
 
 SHOWN_FINDINGS = 3
 
@@ -79,6 +81,20 @@ class Result(ABC):
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    def to_dicom_sr(
+        self, source: DicomSource | Sequence[DicomSource], *, segmentation: Dataset | None = None
+    ) -> Dataset:
+        """The result as a DICOM structured report; see ``radserve.reports.to_dicom_sr``."""
+        from radserve import reports  # noqa: PLC0415 - needs pydicom and an extra
+
+        return reports.to_dicom_sr(self, source, segmentation=segmentation)
+
+    def to_fhir(self, *, subject: str | None = None) -> dict[str, Any]:
+        """The result as a FHIR R4 DiagnosticReport; see ``radserve.reports.to_fhir``."""
+        from radserve import reports  # noqa: PLC0415 - needs an extra
+
+        return reports.to_fhir(self, subject=subject)
 
 
 @dataclass(frozen=True, kw_only=True)

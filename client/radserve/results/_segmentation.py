@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from radserve.results._result import SHOWN_FINDINGS, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from radserve.contracts import Code
+    from radserve.reports import Dataset, DicomSource
     from radserve.sources import Geometry
 
 _AREA_DIGITS = 6
@@ -29,6 +32,8 @@ class Region:
         area_mm2: Their area, square millimetres, not rounded; None where the file states
             no Pixel Spacing.
         code: What the label means, coded.
+        category: What kind of thing it is: Segmented Property Category (PS3.16 CID 7150);
+            None where the contract does not say it.
     """
 
     label: str
@@ -37,6 +42,7 @@ class Region:
     pixel_count: int
     area_mm2: float | None
     code: Code
+    category: Code | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them.
@@ -74,6 +80,18 @@ class Segmentation(Result):
     def __repr__(self) -> str:
         shown = ", ".join(f"{region.label} {region.pixel_count} pixels" for region in self.findings[:SHOWN_FINDINGS])
         return f"<Segmentation by {self.model} {self.version}: {shown}>"
+
+    def to_dicom_seg(self, source: DicomSource | Sequence[DicomSource]) -> Dataset:
+        """The label map as a DICOM Segmentation; see ``radserve.reports.to_dicom_seg``."""
+        from radserve import reports  # noqa: PLC0415 - needs pydicom and an extra
+
+        return reports.to_dicom_seg(self, source)
+
+    def to_secondary_capture(self, source: DicomSource) -> Dataset:
+        """The picture with the label map over it; see ``radserve.reports.to_secondary_capture``."""
+        from radserve import reports  # noqa: PLC0415 - needs pydicom
+
+        return reports.to_secondary_capture(self, source)
 
     def _content(self) -> dict[str, Any]:
         rows, columns = self.label_map.shape[-2:]
