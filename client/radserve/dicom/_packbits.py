@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<16I")
+_SLACK_BYTES = 64
 
 
 def decode_rle(frame: bytes, *, pixels: int, samples: int, bytes_per_sample: int) -> memoryview:
@@ -53,7 +54,10 @@ def _segments(frame: bytes, expected: int) -> list[bytes]:
 
 
 def _unpack(segment: bytes, size: int) -> NDArray[np.uint8]:
-    # Pillow's decoder stops where the line is full: runs beyond it, however many, cost nothing.
+    # The worst encoder takes two bytes for one. Pillow's decoder stops where the line is full.
+    if len(segment) > 2 * size + _SLACK_BYTES:
+        msg = "an RLE segment is longer than the frame can be: the file is damaged, fetch it again"
+        raise DecodeError(msg)
     try:
         line = Image.frombytes("L", (size, 1), segment, "packbits", "L")
     except ValueError:

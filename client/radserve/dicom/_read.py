@@ -7,24 +7,19 @@ import stat
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from radserve.dicom._bounds import TRUNCATED, BoundedStream, check_values
 from radserve.errors import DecodeError, InputError, MissingAttributeError
-
-if TYPE_CHECKING:
-    from pydicom.dataelem import RawDataElement
 
 MAX_FILE_BYTES = 2**30
 MAX_INFLATED_BYTES = 2**28
 _PREAMBLE_BYTES = 132
-_HEADER_BYTES = 8
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_TRUNCATED = "the DICOM file is truncated: fetch it again"
 
 
 def load(source: str | os.PathLike[str] | bytes | Dataset) -> Dataset:
@@ -34,7 +29,7 @@ def load(source: str | os.PathLike[str] | bytes | Dataset) -> Dataset:
         source: Path or content of a DICOM file (PS3.10), or a data set.
 
     Raises:
-        DecodeError: It is no DICOM file, is truncated or inflates without end.
+        DecodeError: It is no DICOM file, is truncated, inflates without end or has elements without end.
         MissingAttributeError: The file does not say its transfer syntax.
         InputError: It cannot be read, or is larger than 1 GiB.
     """
@@ -77,19 +72,6 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(msg) from None
 
 
-class _Stream(BytesIO):
-    """Remembers how the last read ended."""
-
-    ended_well = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        # A complete data set ends where the next element's header would begin; some
-        # writers leave a few zero bytes there.
-        self.ended_well = size == _HEADER_BYTES and len(data) < _HEADER_BYTES and not data.strip(b"\0")
-        return data
-
-
 def _parse(data: bytes) -> Dataset:
     if data[128:_PREAMBLE_BYTES] != b"DICM":
         msg = "not a DICOM file: it has no preamble (PS3.10 7.1)"
@@ -102,15 +84,16 @@ def _parse(data: bytes) -> Dataset:
         raise MissingAttributeError(keyword, "the file does not say how it is encoded (PS3.10 7.1)")
     dataset: Dataset
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = _Stream(_inflate(memoryview(data)[offset:]))
+        stream = BoundedStream(_inflate(memoryview(data)[offset:]))
         dataset = read_dataset(stream, is_implicit_VR=False, is_little_endian=True)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.file_meta = meta
     else:
-        stream = _Stream(data)
+        stream = BoundedStream(data)
         dataset = pydicom.dcmread(stream)
-    if not (stream.ended_well and _complete(dataset)):
-        raise DecodeError(_TRUNCATED)
+    if not stream.ended_well:
+        raise DecodeError(TRUNCATED)
+    check_values(dataset, stream)
     return dataset
 
 
@@ -135,15 +118,5 @@ def _inflate(deflated: memoryview) -> bytes:
         msg = f"the deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB"
         raise DecodeError(msg)
     if not inflater.eof:
-        raise DecodeError(_TRUNCATED)
+        raise DecodeError(TRUNCATED)
     return inflated
-
-
-def _complete(dataset: Dataset) -> bool:
-    """Whether every value is as long as its element says; pydicom does not check."""
-    raw: RawDataElement | Any
-    for raw in dataset.elements():
-        length = getattr(raw, "length", _UNDEFINED_LENGTH)
-        if length not in (_UNDEFINED_LENGTH, 0) and raw.is_raw and len(raw.value or b"") != length:
-            return False
-    return True
