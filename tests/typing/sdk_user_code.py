@@ -1,3 +1,4 @@
+# pyright: strict
 """What a user of the SDK writes; ``mypy --strict`` and pyright must accept it."""
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def kinds(client: Client) -> list[Classification]:
     return [
         image.predict(Path("IM0001.dcm")),
         image.predict(b"..."),
-        image.predict(pydicom.dcmread("IM0001.dcm")),
+        image.predict(pydicom.dcmread("IM0001.dcm")),  # pyright: ignore[reportUnknownMemberType] - pydicom's own types
         image.predict(np.zeros((28, 28), dtype=np.float32)),
         report.predict("no evidence of pneumothorax"),
     ]
