@@ -9,7 +9,7 @@ from radserve.contracts.manifest import MANIFEST, PENDING, verify_repository
 from radserve.errors import RepositoryError
 from radserve_export.checks import Finding, ServedModel
 from radserve_export.checks.config import config_problems
-from radserve_export.checks.contract import contract_problems
+from radserve_export.checks.contract import companion_problems, contract_problems
 from radserve_export.checks.folder import read_model
 from radserve_export.checks.graph import graph_problems, label_problems
 from radserve_export.checks.lookups import lookup_problems
@@ -43,6 +43,8 @@ def check_repository(repository: Path, backends: Collection[str] = ()) -> list[F
         msg = f"there is no model repository {repository}: name its folder"
         raise RepositoryError(msg)
     findings: list[Finding] = []
+    if not any(entry.is_dir() and not entry.name.startswith(".") for entry in repository.iterdir()):
+        findings.append(Finding(file=".", message="holds no model: is this the repository's folder?"))
     # Only this exporter writes manifests, and then there is one for every model.
     if (repository / PENDING).is_file() or any(repository.glob(f"*/*/{MANIFEST}")):
         findings += _changes(repository)
@@ -72,7 +74,7 @@ def check_models(models: Mapping[str, ServedModel]) -> list[Finding]:
             *contract_problems(name, model),
         )
     ]
-    problems += wiring_problems(models)
+    problems += [*wiring_problems(models), *companion_problems(models)]
     return [Finding(file=f"{name}/{CONFIG_FILE}", line=line, message=message) for name, (line, message) in problems]
 
 

@@ -104,19 +104,19 @@ def rollback(
 
 
 def _report_evidence(repository: Path, model: str, urls: Sequence[str], messages: Console) -> None:
-    """Evidence maps stay with the network that they were made of: whoever goes back must know."""
+    """A model and its evidence maps are rolled back one by one: whoever rolls back one must know."""
     from radserve_export.rollback import left_behind  # noqa: PLC0415 - slow
 
     found = left_behind(repository, model)
     if found is None:
         return
-    todo = f"export {model} again with evidence: none of its versions explains this one"
+    todo = f"export {found.plain} again with evidence: {found.name} has no version of this network"
     if found.fitting is not None:
         options = [option for url in urls for option in ("--url", url)]
         command = ["rollback", found.name, "--to", str(found.fitting), "--repository", str(repository), *options]
-        todo = f"roll it back, too: radserve {shlex.join(command)}"
+        todo = f"roll {found.name} back, too: radserve {shlex.join(command)}"
     messages.print(
-        f"radserve: {found.name}: its evidence maps now explain another network than {model} has: {todo}",
+        f"radserve: the evidence maps of {found.plain} now explain another network than {found.plain} has: {todo}",
         style="yellow",
         markup=False,
     )

@@ -51,8 +51,8 @@ def rollback(repository: Path, name: str, *, to: int | None = None) -> RolledBac
             present content, so that rolling back twice goes back twice.
 
     Raises:
-        RepositoryError: There is no such model or version, its files were changed,
-            or the repository cannot be written.
+        RepositoryError: There is no such model or version, its content is served
+            already, its files were changed, or the repository cannot be written.
     """
     with repo.locked(repository):
         newest = repo.newest_version(repository, name)
@@ -64,16 +64,28 @@ def rollback(repository: Path, name: str, *, to: int | None = None) -> RolledBac
         if older.manifest.version == newest:
             msg = f"version {newest} of {name} is the one that is served: choose an older one"
             raise RepositoryError(msg)
+        if _content_of(older) == _content_of(current):
+            msg = (
+                f"version {newest} of {name}, which is served, has the content of version {older.manifest.version}"
+                " already: nothing to do"
+            )
+            raise RepositoryError(msg)
         version = max(repo.newest_version(repository, model) for model in current.manifest.models) + 1
         _publish_again(repository, older, current, version)
     return RolledBack(name=name, version=version, restored=older.manifest.version, replaced=newest)
 
 
+def _content_of(version: Version) -> int:
+    """The version that its content was published as first."""
+    return version.manifest.restores or version.manifest.version
+
+
 def _target(repository: Path, current: Version) -> int:
-    present = current.manifest.restores or current.manifest.version
+    present, newest = _content_of(current), current.manifest.version
     target = repo.version_before(repository, current.manifest.name, present)
     if target is None:
-        msg = f"there is no version of {current.manifest.name} before {present}: name one with --to"
+        served = f"version {newest}" + (f", which has the content of version {present}," if present < newest else "")
+        msg = f"{current.manifest.name}: {served} is served, and nothing older is kept: name one with --to"
         raise RepositoryError(msg)
     return target
 
@@ -103,7 +115,7 @@ def _publish_again(repository: Path, older: Version, current: Version, version: 
             version=version,
             models=tuple(names[plain[model]] for model in older.manifest.models),
             files=hashes,
-            restores=older.manifest.restores or number,
+            restores=_content_of(older),
         )
         repo.write_staged_manifest(staged, manifest)
         publish(staged, repository, manifest)
@@ -111,40 +123,44 @@ def _publish_again(repository: Path, older: Version, current: Version, version: 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftBehind:
-    """A model with evidence maps that explains another network than its plain model now has.
+    """A plain model and its evidence maps, after one of them was rolled back to another network than the other's.
 
     Attributes:
-        name: The model with the maps.
-        fitting: Its newest version that explains the plain model's network; None if it has none.
+        plain: The plain model.
+        name: The one of the two that was not rolled back.
+        fitting: Its newest version of the other's network; None if it has none.
     """
 
+    plain: str
     name: str
     fitting: int | None
 
 
 def left_behind(repository: Path, name: str) -> LeftBehind | None:
-    """What a rollback of a plain model alone leaves.
+    """What a rollback of a plain model alone leaves, or of its evidence maps alone.
 
     Args:
         repository: The model repository.
-        name: The plain model.
+        name: The one that was rolled back.
 
     Returns:
-        None where there are no evidence maps, or they explain the plain model's network.
+        None where there are no two, or they are of the same network.
 
     Raises:
-        RepositoryError: The plain model's newest version cannot be read.
+        RepositoryError: The newest version of what was rolled back cannot be read.
     """
-    maps = f"{name}{SUFFIX}"
-    if not has_maps(repository, maps):
+    plain = name.removesuffix(SUFFIX) if has_maps(repository, name) else name
+    maps = f"{plain}{SUFFIX}"
+    other = maps if name == plain else plain
+    newest = repo.newest_version(repository, other)
+    if not newest or not has_maps(repository, maps):
         return None
-    newest = repo.newest_version(repository, maps)
     wanted = read_version(repository, name, repo.newest_version(repository, name)).manifest.source_sha256
-    explained = _sources(repository / maps)
-    if explained.get(newest) == wanted:
+    sources = _sources(repository / other)
+    if sources.get(newest) == wanted:
         return None
-    fitting = (version for version, source in explained.items() if source == wanted)
-    return LeftBehind(name=maps, fitting=max(fitting, default=None))
+    fitting = (version for version, source in sources.items() if source == wanted)
+    return LeftBehind(plain=plain, name=other, fitting=max(fitting, default=None))
 
 
 def _sources(model: Path) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""After a rollback, evidence maps of another network are named, with the order that rolls them back."""
+"""After a rollback of a model alone, or of its evidence maps alone, the order is named that rolls back the other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from support.networks import evidence_network
 from typer.testing import CliRunner
 
 from radserve_export import pipeline, release_commands
+from radserve_export.check import check_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,20 +46,29 @@ def _rollback(*arguments: object) -> str:
     return result.stderr
 
 
-def test_maps_of_another_network_are_named_with_the_order_that_rolls_them_back(
-    tmp_path: Path, publish: Publish
+@pytest.mark.parametrize(("first", "second"), [("tiny", "tiny_evidence"), ("tiny_evidence", "tiny")])
+def test_who_rolls_back_one_is_given_the_order_that_rolls_back_the_other(
+    tmp_path: Path, publish: Publish, first: str, second: str
 ) -> None:
     for trained in (1, 2):
         publish(trained, evidence=True)
     where = ("--repository", tmp_path / "models")
-    line = _rollback("tiny", *where)
-    assert line.startswith("radserve: tiny_evidence: its evidence maps now explain another network than tiny has")
+    line = _rollback(first, *where)
+    assert line.startswith("radserve: the evidence maps of tiny now explain another network than tiny has")
     assert line.count("\n") == 1
-    order = shlex.split(line.partition("roll it back, too: radserve rollback ")[2])
-    assert order == ["tiny_evidence", "--to", "1", *map(str, where)]
-    # The order does what it is for: afterwards neither model is said to be behind.
+    order = shlex.split(line.partition(f"roll {second} back, too: radserve rollback ")[2])
+    assert order == [second, "--to", "1", *map(str, where)]
+    (found,) = check_repository(tmp_path / "models")
+    assert (found.file, found.line) == ("tiny_evidence/config.pbtxt", _line_of_contract(tmp_path / "models"))
+    assert "explain another network than tiny has" in found.message
+    # The order does what it is for: afterwards neither model is behind.
     assert _rollback(*order) == ""
-    assert _rollback("tiny", "--to", 1, *where) == ""
+    assert check_repository(tmp_path / "models") == []
+
+
+def _line_of_contract(models: Path) -> int:
+    text = (models / "tiny_evidence/config.pbtxt").read_text()
+    return text[: text.index("schema_version")].count("\n") + 1
 
 
 def test_maps_without_a_version_that_fits_are_to_be_exported_again(tmp_path: Path, publish: Publish) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper
 
 from radserve.errors import RepositoryError
 from radserve_export.checks.model import (
@@ -19,12 +18,15 @@ from radserve_export.checks.model import (
     model_files,
     similar_backend,
 )
+from radserve_export.checks.onnx_file import runtime_problems, weights_problems
 from radserve_export.checks.pbtxt import scan
 from radserve_export.triton_config import CONFIG_FILE, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
+
+    from radserve_export.triton_config import ModelConfig
 
 _POSITION = re.compile(r"\b(\d+):\d+")
 _POINTER = b"version https://git-lfs"
@@ -68,7 +70,7 @@ def read_model(folder: Path, findings: list[Finding], backends: Collection[str] 
     graphs = {}
     for version in versions:
         path = _model_file(folder, version, wanted, findings)
-        if path is not None and (graph := _read(path, folder, backend[0] if backend else "", findings)):
+        if path is not None and (graph := _read(path, folder, config, findings)):
             graphs[int(version.name)] = graph
     if backend is None and versions and not any((v / name).exists() for v in versions for name in model_files()):
         findings.append(Finding(file=file, message="names neither backend nor platform"))
@@ -133,8 +135,9 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder.parent).as_posix()
 
 
-def _read(path: Path, folder: Path, backend: str, findings: list[Finding]) -> onnx.ModelProto | None:
+def _read(path: Path, folder: Path, config: ModelConfig, findings: list[Finding]) -> onnx.ModelProto | None:
     """An ONNX graph; of other files, only whether they can be what they are called."""
+    backend = (backend_of(config) or ("",))[0]
     if path.is_dir():
         path = path / "model.onnx"
     if not path.is_file():
@@ -151,7 +154,11 @@ def _read(path: Path, folder: Path, backend: str, findings: list[Finding]) -> on
         except (DecodeError, OSError) as error:
             findings.append(Finding(file=_name(path, folder), message=f"is no graph: {error}"))
             return None
-        findings += _external_problems(graph, path, folder)
+        problems = list(weights_problems(graph, path))
+        if not problems and backend in ("", "onnxruntime"):
+            own = bool(config.model_operations.op_library_filename)
+            problems = runtime_problems(graph, path, has_own_operators=own)
+        findings += [Finding(file=_name(path, folder), message=problem) for problem in problems]
         return graph
     return None
 
@@ -163,8 +170,32 @@ def _python_problems(path: Path, folder: Path) -> Iterator[Finding]:
         line = getattr(error, "lineno", None) or 1
         yield Finding(file=_name(path, folder), line=line, message=f"is no Python: {getattr(error, 'msg', error)}")
         return
+    for line, name in _files_beside(tree):
+        if not any((place / name).exists() for place in (path.parent, folder)):
+            yield Finding(file=_name(path, folder), line=line, message=f"reads {name}, which is not beside it")
     if not any(_defines(node) for node in ast.walk(tree)):
         yield Finding(file=_name(path, folder), message="has no class TritonPythonModel")
+
+
+def _files_beside(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of files that are read as ``Tokenizer.from_file(str(folder / "tokenizer.json"))``.
+
+    The folder must come of ``args["model_repository"]`` or of ``__file__``: others are not known here.
+    """
+    made: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            made[node.targets[0].id] = made.get(node.targets[0].id, "") + ast.unparse(node.value)
+    calls = [
+        one for one in ast.walk(tree) if isinstance(one, ast.Call) and getattr(one.func, "attr", "") == "from_file"
+    ]
+    for part in (part for call in calls for part in ast.walk(call)):
+        if not (isinstance(part, ast.BinOp) and isinstance(part.op, ast.Div) and isinstance(part.right, ast.Constant)):
+            continue
+        origin = ast.unparse(part.left)
+        origin = made.get(origin, origin)
+        if "model_repository" in origin or "__file__" in origin:
+            yield part.lineno, str(part.right.value)
 
 
 def _defines(node: ast.AST) -> bool:
@@ -174,18 +205,3 @@ def _defines(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id == "TritonPythonModel" and isinstance(node.ctx, ast.Store)
     return isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"
-
-
-def _external_problems(graph: onnx.ModelProto, path: Path, folder: Path) -> Iterator[Finding]:
-    """Weights kept in another file must lie beside the graph."""
-    places = {
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in external_data_helper._get_all_tensors(graph)  # noqa: SLF001 - ONNX has no public way to ask
-        if external_data_helper.uses_external_data(tensor)
-    }
-    for place in sorted(places):
-        other = path.parent / place
-        if not other.resolve().is_relative_to(path.parent.resolve()):
-            yield Finding(file=_name(path, folder), message=f"keeps weights outside its folder, in {place}")
-        elif not other.is_file():
-            yield Finding(file=_name(path, folder), message=f"keeps weights in {place}, which is not there")

@@ -34,6 +34,26 @@ def wiring_problems(models: Mapping[str, ServedModel]) -> Iterator[tuple[str, Pr
         for problem in ensemble.problems():
             yield name, problem
         yield from _priorities(name, model, models)
+        yield from _circles_of_ensembles(name, model, models)
+
+
+def _circles_of_ensembles(
+    name: str, model: ServedModel, models: Mapping[str, ServedModel]
+) -> Iterator[tuple[str, Problem]]:
+    """Steps that lead back to the ensemble."""
+    places = model.text.at("ensemble_scheduling").all("step")
+    for number, step in enumerate(model.config.ensemble_scheduling.step):
+        seen: set[str] = set()
+        waiting = [step.model_name]
+        while waiting:
+            one = waiting.pop()
+            if one not in seen and one in models:
+                seen.add(one)
+                waiting += [inner.model_name for inner in models[one].config.ensemble_scheduling.step]
+        if name in seen:
+            line = (places[number] if places else model.text).at("model_name").line
+            how = "is the ensemble itself" if step.model_name == name else "leads back to the ensemble"
+            yield name, (line, f"step {step.model_name} {how}")
 
 
 def _priorities(name: str, model: ServedModel, models: Mapping[str, ServedModel]) -> Iterator[tuple[str, Problem]]:
