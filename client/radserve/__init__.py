@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from radserve.errors import (
@@ -33,7 +34,7 @@ from radserve.errors import (
     UnauthenticatedError,
     UnsupportedTransferSyntaxError,
 )
-from radserve.options import TLS, Priority
+from radserve.options import TLS, ClientOptions, Priority, RetryPolicy, Secret
 from radserve.results import (
     Classification,
     EvidenceMap,
@@ -46,17 +47,22 @@ from radserve.results import (
     Rejection,
     Result,
     Segmentation,
+    Tensors,
 )
 from radserve.sources import Geometry
 
 if TYPE_CHECKING:
+    from radserve.aio import AsyncClient, AsyncModel
     from radserve.client import Client, Model
 
 __all__ = [
     "TLS",
+    "AsyncClient",
+    "AsyncModel",
     "Classification",
     "Client",
     "ClientClosedError",
+    "ClientOptions",
     "ContractError",
     "DeadlineExceededError",
     "DecodeError",
@@ -82,20 +88,24 @@ __all__ = [
     "Rejection",
     "RequestRejectedError",
     "Result",
+    "RetryPolicy",
+    "Secret",
     "Segmentation",
     "ServerError",
     "ServerOverloadedError",
     "ServerUnavailableError",
+    "Tensors",
     "UnauthenticatedError",
     "UnsupportedTransferSyntaxError",
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the client when it is first asked for: gRPC takes a third of a second."""
-    if name in {"Client", "Model"}:
-        from radserve import client  # noqa: PLC0415 - see above
+_CLIENTS = {"AsyncClient": "aio", "AsyncModel": "aio", "Client": "client", "Model": "client"}
 
-        return getattr(client, name)
+
+def __getattr__(name: str) -> object:
+    """Import the clients when they are first asked for: gRPC takes a third of a second."""
+    if name in _CLIENTS:
+        return getattr(import_module(f"radserve.{_CLIENTS[name]}"), name)
     msg = f"module {__name__} has no attribute {name}"
     raise AttributeError(msg)

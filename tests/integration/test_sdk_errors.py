@@ -118,7 +118,7 @@ def send(client: Client, model: Model, **changed: Any) -> object:
             target.shape[:] = value
         else:
             setattr(target, name, value)
-    return client._session.transport.infer(request, timeout_s=5)
+    return client._session.transport.call(Infer(request=request), timeout_s=5)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         (IMAGE, TEST_FILES / "CT_small.dcm", "PIXELS", (1, 4, 4, 1), np.uint8),
         (IMAGE, str(TEST_FILES / "CT_small.dcm"), "PIXELS", (1, 4, 4, 1), np.uint8),
         (IMAGE, (TEST_FILES / "CT_small.dcm").read_bytes(), "PIXELS", (1, 4, 4, 1), np.uint8),
-        (IMAGE, np.zeros((9, 7), np.int16), "PIXELS", (1, 4, 4, 1), np.uint8),
+        (IMAGE, np.arange(63, dtype=np.int16).reshape(9, 7), "PIXELS", (1, 4, 4, 1), np.uint8),
         (IMAGE, np.zeros((4, 4, 1), np.uint8), "PIXELS", (1, 4, 4, 1), np.uint8),
         (WAVEFORM, TEST_FILES / "waveform_ecg.dcm", "SAMPLES", (1, 1000, 1), np.int16),
         (WAVEFORM, np.zeros((1000, 1), np.int16), "SAMPLES", (1, 1000, 1), np.int16),

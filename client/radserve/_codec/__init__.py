@@ -3,8 +3,19 @@
 Synchronous and asynchronous clients drive the same functions.
 """
 
+from radserve._codec._call import CallOptions, Calls, ContractCell, client_options
 from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
+from radserve._codec._flow import Ask, Flow, Prepare, Sleep
+from radserve._codec._flows import (
+    contract_flow,
+    health_flow,
+    infer_flow,
+    models_flow,
+    predict_flow,
+    prepare_step,
+    wait_flow,
+)
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
 from radserve._codec._window import Counter, Window, check_many, numbered, size_of
@@ -12,19 +23,33 @@ from radserve._codec._wire import to_request
 
 __all__ = [
     "Answer",
+    "Ask",
+    "CallOptions",
+    "Calls",
+    "ContractCell",
     "Counter",
     "Deadline",
+    "Flow",
     "Prediction",
+    "Prepare",
     "Prepared",
+    "Sleep",
     "Source",
     "Window",
     "batches",
     "canary",
     "check_arrays",
     "check_many",
+    "client_options",
     "combine",
+    "contract_flow",
+    "health_flow",
+    "infer_flow",
+    "models_flow",
     "numbered",
+    "predict_flow",
     "prepare",
+    "prepare_step",
     "read_contract",
     "result_type",
     "sdk_version",
@@ -32,4 +57,5 @@ __all__ = [
     "to_answer",
     "to_request",
     "to_result",
+    "wait_flow",
 ]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from radserve._codec._call import ContractCell
 from radserve._codec._decode import read_contract, to_answer
 from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare, ReadConfig, Reply, Sleep
-from radserve._codec._prepare import batches, canary, check_arrays
-from radserve._codec._results import combine
+from radserve._codec._prepare import batches, canary, check_arrays, prepare
+from radserve._codec._results import combine, result_type
 from radserve._codec._retry import next_attempt
 from radserve._codec._wire import to_request
 from radserve.errors import (
@@ -25,6 +25,7 @@ from radserve.errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
+from radserve.results import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,14 +35,20 @@ if TYPE_CHECKING:
     from radserve._codec._call import CallOptions
     from radserve._codec._decode import Answer
     from radserve._codec._flow import Call
-    from radserve._codec._prepare import Source
+    from radserve._codec._prepare import Prepared, Source
     from radserve._codec._results import Prediction
     from radserve.contracts import Contract
+    from radserve.results import Result
 
 T = TypeVar("T")
 Endpoints: TypeAlias = "tuple[str, ...]"
 _POLL_S = 0.1
 _log = logging.getLogger("radserve")
+
+
+def prepare_step(step: Prepare) -> Prepared:
+    """Carry out a Prepare."""
+    return prepare(step.contract, step.source, frame=step.frame, burned_in=step.burned_in)
 
 
 def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[Prediction]:
@@ -61,23 +68,36 @@ def infer_flow(
     cell: ContractCell,
     inputs: Mapping[str, NDArray[Any]] | Callable[[Contract], Mapping[str, NDArray[Any]]],
     call: CallOptions,
-) -> Flow[Answer]:
+) -> Flow[Tensors]:
     """Arrays to arrays, by the contract that is served; the arrays may be made of the contract."""
 
-    def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Answer]:
+    def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Tensors]:
         arrays = check_arrays(contract, inputs(contract) if callable(inputs) else inputs)
-        return (yield from _inferred(contract, arrays, call, endpoints))
+        answer = yield from _inferred(contract, arrays, call, endpoints)
+        return Tensors(
+            model=contract.name, version=contract.version, request_id=answer.request_id, arrays=answer.arrays
+        )
 
     return (yield from _by_current_contract(cell, attempt, call))
 
 
-def contract_flow(name: str, call: CallOptions) -> Flow[Contract]:
-    """The contract of a public model."""
+def contract_flow(name: str, call: CallOptions, wanted: type[Result] | None = None) -> Flow[Contract]:
+    """The contract of a public model.
+
+    Args:
+        name: Its name.
+        call: The options.
+        wanted: What it must answer; None takes any.
+    """
     if not isinstance(name, str) or not name:
         msg = "name the model as the server knows it, for example client.model('chest_xray')"
         raise InputError(msg)
-    contract, _ = yield from _read(name, call)
-    return _public(name, contract)
+    read, _ = yield from _read(name, call)
+    contract = _public(name, read)
+    if wanted is not None and not issubclass(result_type(contract), wanted):
+        msg = f"model {name} is of task {contract.task.value}: it answers no {wanted.__name__}"
+        raise InputError(msg)
+    return contract
 
 
 def models_flow(call: CallOptions) -> Flow[tuple[Contract, ...]]:

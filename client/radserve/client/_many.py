@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from radserve._codec import Counter, Window, check_many, numbered, size_of
+from radserve._codec import Counter, Window, check_many, numbered, predict_flow, size_of
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
-from radserve.results import Rejection, Result
+from radserve.results import Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from radserve._codec import Source
-    from radserve.client._model import Model
+    from radserve._codec import ContractCell, Prediction, Source
+    from radserve.client._session import Session
     from radserve.options import Priority
     from radserve.results import Progress
-
-R = TypeVar("R", bound=Result)
 
 _WORKERS = 4
 
 
 def predict_many(
-    model: Model[R],
+    session: Session,
+    cell: ContractCell,
     sources: Iterable[Source],
     *,
     frame: int | None,
@@ -33,7 +32,7 @@ def predict_many(
     workers: int | None,
     processes: bool | None,  # noqa: ARG001 - threads alone, so far
     progress: Callable[[Progress], None] | None,
-) -> Iterator[R | Rejection]:
+) -> Iterator[Prediction | Rejection]:
     """Do as ``Model.predict_many`` says; refuses at once what would be refused of every input.
 
     Raises:
@@ -41,11 +40,12 @@ def predict_many(
     """
     count = _WORKERS if workers is None else workers
     check_many(sources, count)
-    reads_text = isinstance(model.contract.input, TextInput)
+    reads_text = isinstance(cell.contract.input, TextInput)
 
-    def answer(index: int, source: Source) -> R | Rejection:
+    def answer(index: int, source: Source) -> Prediction | Rejection:
         try:
-            return model.predict(source, frame=frame, priority=priority, timeout_s=timeout_s)
+            call = session.call(timeout_s, frame=frame, priority=priority)
+            return session.run(predict_flow(cell, source, call))
         except ClientClosedError:
             raise
         except RadserveError as error:
@@ -55,14 +55,14 @@ def predict_many(
 
 
 def _in_order(
-    answer: Callable[[int, Any], R | Rejection],
+    answer: Callable[[int, Any], Prediction | Rejection],
     sources: Iterable[Source],
     workers: int,
     *,
     reads_text: bool,
     counter: Counter,
-) -> Iterator[R | Rejection]:
-    window: Window[Future[R | Rejection]] = Window(items=2 * workers)
+) -> Iterator[Prediction | Rejection]:
+    window: Window[Future[Prediction | Rejection]] = Window(items=2 * workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
     failures: list[Exception] = []
     inputs = numbered(sources, failures)

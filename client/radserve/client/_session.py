@@ -1,76 +1,81 @@
-"""What a client and its models share: the connection, the default time budget, the calls."""
+"""What a client and its models share: the connections, and what carries out a flow."""
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from radserve import _codec
-from radserve._codec import Deadline
-from radserve._transport import Transport
-from radserve.errors import ClientClosedError, ContractError, InputError, ModelNotFoundError, ServerUnavailableError
+from radserve._codec import Ask, Calls, Prepare, prepare_step
+from radserve._transport import SyncTransport
+from radserve.errors import RadserveError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from radserve._codec import CallOptions, Flow, Prepared
+    from radserve.options import ClientOptions
 
-    from radserve.contracts import Contract
-    from radserve.errors import ServerError
-    from radserve.options import TLS, Priority
+T = TypeVar("T")
+
+
+def run(flow: Flow[T], transport: SyncTransport, prepare: Callable[[Prepare], Prepared] = prepare_step) -> T:
+    """Carry out the steps of a flow, one after the other.
+
+    Args:
+        flow: Says what to do.
+        transport: Makes its calls.
+        prepare: Makes arrays of its source.
+    """
+    answer: Any = None
+    failure: RadserveError | None = None
+    try:
+        while True:
+            step = flow.send(answer) if failure is None else flow.throw(failure)
+            answer = failure = None
+            try:
+                if isinstance(step, Ask):
+                    answer = transport.call(step.call, timeout_s=step.timeout_s)
+                elif isinstance(step, Prepare):
+                    answer = prepare(step)
+                else:
+                    time.sleep(step.seconds)
+            except RadserveError as error:
+                failure = error
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+        del failure  # the failure's traceback holds this frame, and with it the patient's pixels
 
 
 class Session:
-    """A transport and how long its calls may take. Made by ``Client``; thread-safe.
+    """The connections of one client, and its options. Made by ``Client``; thread-safe.
 
     Attributes:
-        url: ``host:port`` of the server.
-        transport: The connection.
+        options: The client's.
+        transport: Makes its calls.
     """
 
-    def __init__(self, url: str, *, tls: TLS | None, insecure: bool, timeout_s: float) -> None:
-        self._timeout_s = Deadline(timeout_s).timeout_s
-        self.transport = Transport(url, tls=tls, insecure=insecure)
-        self.url = url
+    def __init__(self, options: ClientOptions) -> None:
+        self._calls = Calls(options)
+        self.options = options
+        self.transport = SyncTransport(options)
 
-    def deadline(self, timeout_s: float | None) -> Deadline:
-        if self.transport.is_closed:
-            msg = "the client was closed: make a new Client"
-            raise ClientClosedError(msg)
-        return Deadline(self._timeout_s if timeout_s is None else timeout_s)
+    @property
+    def url(self) -> str:
+        """Where it is connected to."""
+        return ", ".join(self.options.endpoints)
 
-    def read_contract(self, name: str, deadline: Deadline) -> Contract:
-        if not isinstance(name, str) or not name:
-            msg = "name the model as the server knows it, for example client.model('chest_xray')"
-            raise InputError(msg)
-        try:
-            config = self.transport.model_config(name, timeout_s=deadline.remaining_s(name))
-        except ModelNotFoundError as error:
-            raise self.gone(error, deadline) from None
-        contract = _codec.read_contract(config)
-        if contract is None:
-            msg = f"model {name} has no radserve contract: name a public model, see 'radserve models'"
-            raise ContractError(msg)
-        return contract
+    def call(self, timeout_s: float | None, **given: Any) -> CallOptions:  # noqa: ANN401 - CallOptions' attributes
+        """The options of a call that starts now; see ``Calls.start``."""
+        return self._calls.start(timeout_s, is_closed=self.transport.is_closed, **given)
 
-    def gone(self, missing: ModelNotFoundError, deadline: Deadline) -> ServerError:
-        """Tell a model that is not served from a server that is shutting down and denies all of them."""
-        if self.transport.is_ready(timeout_s=deadline.remaining_s(missing.model)):
-            return missing
-        msg = f"model {missing.model} is being loaded, or the server is shutting down: try again later or elsewhere"
-        return ServerUnavailableError(msg, model=missing.model, version=missing.version, code=missing.code)
+    def run(self, flow: Flow[T], prepare: Callable[[Prepare], Prepared] = prepare_step) -> T:
+        """Carry out a flow."""
+        return run(flow, self.transport, prepare)
 
-    def infer(
-        self,
-        contract: Contract,
-        arrays: Mapping[str, NDArray[Any]],
-        priority: Priority | None,
-        deadline: Deadline,
-    ) -> _codec.Answer:
-        remaining_s = deadline.remaining_s(contract.name)
-        request = _codec.to_request(
-            contract, arrays, request_id=uuid.uuid4().hex, priority=priority, queue_timeout_s=remaining_s
-        )
-        response = self.transport.infer(request, timeout_s=remaining_s)
-        batch_size = len(next(iter(arrays.values())))
-        return _codec.to_answer(contract, response, batch_size=batch_size, request_id=request.id)
+    def close(self) -> None:
+        """Close the connections, unless they are another process's."""
+        if not self._calls.is_forked:
+            self.transport.close()

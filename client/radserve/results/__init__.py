@@ -3,6 +3,7 @@
 from radserve.results._classification import Classification, EvidenceMap, Finding, ImageFindings
 from radserve.results._result import Progress, Provenance, Rejection, Result
 from radserve.results._segmentation import Region, Segmentation
+from radserve.results._tensors import Tensors
 from radserve.results._text import GeneratedText
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "Rejection",
     "Result",
     "Segmentation",
+    "Tensors",
 ]

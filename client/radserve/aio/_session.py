@@ -1,0 +1,87 @@
+"""What an asynchronous client and its models share: the connections, and what carries out a flow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from radserve._codec import Ask, Calls, Prepare, prepare_step
+from radserve._transport import AsyncTransport
+from radserve.errors import RadserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from radserve._codec import CallOptions, Flow, Prepared
+    from radserve.options import ClientOptions
+
+T = TypeVar("T")
+Preparing: TypeAlias = "Callable[[Prepare], Awaitable[Prepared]]"
+
+
+async def prepare_in_thread(step: Prepare) -> Prepared:
+    """Read and preprocess where the event loop does not wait for it."""
+    return await asyncio.to_thread(prepare_step, step)
+
+
+async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing = prepare_in_thread) -> T:
+    """Carry out the steps of a flow, one after the other; a cancelled task cancels the step it is at.
+
+    Args:
+        flow: Says what to do.
+        transport: Makes its calls.
+        prepare: Makes arrays of its source.
+    """
+    answer: Any = None
+    failure: RadserveError | None = None
+    try:
+        while True:
+            step = flow.send(answer) if failure is None else flow.throw(failure)
+            answer = failure = None
+            try:
+                if isinstance(step, Ask):
+                    answer = await transport.call(step.call, timeout_s=step.timeout_s)
+                elif isinstance(step, Prepare):
+                    answer = await prepare(step)
+                else:
+                    await asyncio.sleep(step.seconds)
+            except RadserveError as error:
+                failure = error
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+        del failure  # the failure's traceback holds this frame, and with it the patient's pixels
+
+
+class AsyncSession:
+    """The connections of one client, and its options. Made by ``AsyncClient``, for one event loop.
+
+    Attributes:
+        options: The client's.
+        transport: Makes its calls.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._calls = Calls(options)
+        self.options = options
+        self.transport = AsyncTransport(options)
+
+    @property
+    def url(self) -> str:
+        """Where it is connected to."""
+        return ", ".join(self.options.endpoints)
+
+    def call(self, timeout_s: float | None, **given: Any) -> CallOptions:  # noqa: ANN401 - CallOptions' attributes
+        """The options of a call that starts now; see ``Calls.start``."""
+        return self._calls.start(timeout_s, is_closed=self.transport.is_closed, **given)
+
+    async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread) -> T:
+        """Carry out a flow."""
+        return await run_async(flow, self.transport, prepare)
+
+    async def close(self) -> None:
+        """Close the connections, unless they are another process's."""
+        if not self._calls.is_forked:
+            await self.transport.close()
