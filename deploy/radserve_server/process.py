@@ -38,6 +38,8 @@ _TELLING = (
     re.compile(r"^(.*(?:unrecognized|invalid|ambiguous) option.*)$"),
     re.compile(r"^error: (.*)$"),
 )
+# No line of the log says who sent these.
+_FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 _PORT_LOST = re.compile(r"already in use|failed to (?:bind|start (?:grpc|http|metrics))|unable to bind", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -195,12 +197,15 @@ class ServerProcess:
         return any(_PORT_LOST.search(line) for line in self._lines)
 
     def why_it_ended(self) -> str:
-        """Its exit code and the log's most telling line."""
+        """Its exit code and the log's most telling line; the signal alone where somebody else ended it."""
         code = self._guard.poll() if self._guard is not None else None
         how = f"exit code {code}"
         if code is not None and code > 128:  # noqa: PLR2004 - the shell's convention
             with contextlib.suppress(ValueError):
-                how = signal.Signals(code - 128).name
+                received = signal.Signals(code - 128)
+                how = received.name
+                if received in _FROM_OUTSIDE:
+                    return how
         return f"{how}: {self.telling_line()}"
 
     def telling_line(self) -> str:

@@ -151,9 +151,11 @@ class Supervisor:
     def _tell(self, kind: EventKind, model: str | None, message: str) -> None:
         if self._stopping.is_set():  # what fails now, fails because the server is being stopped
             return
-        _log.log(logging.INFO if kind in (EventKind.HEALED, EventKind.RESTARTED) else logging.WARNING, "%s", message)
         if self._report is not None:
             self._report(Event(kind, model, message))
+            return
+        # Without any handler Python prints warnings itself: never beside a report.
+        _log.log(logging.INFO if kind in (EventKind.HEALED, EventKind.RESTARTED) else logging.WARNING, "%s", message)
 
     def _round(self) -> None:
         control = Control(self._server.grpc_url, timeout_s=self._timeout_s)

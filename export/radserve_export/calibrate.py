@@ -99,11 +99,8 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
     order = np.random.default_rng(_SEED).permutation(len(y))  # data sets come sorted by label, or in turns
     logits, truth = logits_of(outputs[order].astype(np.float64), spec), _truth(spec, y[order])
     temperature = _fit(spec, logits[::2], truth[::2])
-    if not temperature < _HIGHEST * (1 - _EDGE):
-        msg = f"{spec.name}: no temperature calibrates the model: is the held-out data labelled as the spec says?"
-        raise SpecError(msg)
-    if not temperature > _LOWEST * (1 + _EDGE):
-        msg = f"{spec.name}: calibrate: the held-out data is too easy to tell how sure to be: give harder data"
+    if not _LOWEST * (1 + _EDGE) < temperature < _HIGHEST * (1 - _EDGE):
+        msg = f"{spec.name}: calibrate: {_why_none_fits(spec, temperature, logits[::2], truth[::2])}"
         raise SpecError(msg)
     before, after = (probabilities_of(logits[1::2] / t, spec) for t in (1.0, temperature))
     measured = truth[1::2]
@@ -123,6 +120,20 @@ def calibrate(spec: Spec, outputs: NDArray[np.float32], y: NDArray[np.int64]) ->
         )
         raise SpecError(msg)
     return msgspec.structs.replace(spec, calibration=Calibration(temperature=temperature)), report
+
+
+def _why_none_fits(spec: Spec, temperature: float, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> str:
+    """What the data and the network have in common where the best temperature is the least or the greatest."""
+    if temperature > 1:
+        return "no temperature calibrates the model: is the held-out data labelled as the spec says?"
+    p = probabilities_of(logits, spec)
+    chosen = p >= p.max(axis=-1, keepdims=True) if spec.exclusive else p >= 0.5  # noqa: PLR2004 - more likely than not
+    if (chosen == truth).all():
+        return "every answer on the held-out data is right, so it cannot tell how sure to be: give harder data"
+    return (
+        f"the probabilities of the held-out data lie between {p.min():.3g} and {p.max():.3g}, too close to one another"
+        " for any temperature: is the model trained, on inputs scaled as network_input says?"
+    )
 
 
 def _truth(spec: Spec, y: NDArray[np.int64]) -> NDArray[np.bool_]:

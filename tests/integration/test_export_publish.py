@@ -273,7 +273,7 @@ def test_a_server_behind_mutual_tls_takes_orders_of_its_client_alone(tmp_path: P
         (("publish", "--url", "localhost:1", "--tls-cert", "c.pem"), "mutual TLS needs"),
         (("publish", "absent", "--url", "localhost:1"), "has no public model absent"),
         (("rollback", "absent"), "has no public model absent"),
-        (("rollback", "tiny"), "there is no version of tiny before 1"),
+        (("rollback", "tiny"), "tiny: version 1 is served, and nothing older is kept"),
     ],
 )
 def test_wrong_orders_are_one_line(tmp_path: Path, export: Publish, arguments: tuple[str, ...], message: str) -> None:

@@ -85,8 +85,22 @@ def test_data_that_no_temperature_fits_is_refused(tmp_path: Path) -> None:
 def test_data_that_is_too_easy_is_refused(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     outputs, _ = overconfident(spec, 1.0, n=400)
-    with pytest.raises(SpecError, match="too easy"):
+    with pytest.raises(SpecError, match=r"every answer on the held-out data is right.*give harder data"):
         calibrate(spec, outputs, outputs.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("labels", [3, 1])
+def test_a_network_that_answers_nearly_the_same_to_everything_is_told_so(tmp_path: Path, labels: int) -> None:
+    spec = spec_of(tmp_path, labels=[label(name) for name in "abc"[:labels]], exclusive=labels > 1)
+    rng = np.random.default_rng(0)
+    p = 1 / max(labels, 2) + rng.normal(0, 1e-4, (400, labels)) + [0.001, *[0] * (labels - 1)]
+    if labels > 1:
+        p /= p.sum(axis=1, keepdims=True)
+    y = (rng.random(400) < 0.1) ^ (labels == 1)  # nearly always the label that is a little ahead
+    with pytest.raises(SpecError, match=r"lie between 0\.\d+ and 0\.\d+, too close .* is the model trained"):
+        calibrate(
+            spec, (p / (p.sum(axis=1, keepdims=True) if labels > 1 else 1)).astype(np.float32), y.astype(np.int64)
+        )
 
 
 def test_a_temperature_that_fits_one_half_alone_is_refused(tmp_path: Path) -> None:

@@ -206,8 +206,12 @@ def test_rolling_back_twice_goes_back_twice_and_an_export_goes_on(tmp_path: Path
         publish(version)
     assert [rollback(models, "tiny").restored for _ in range(2)] == [2, 1]
     assert _contract(models).version == 5
-    with pytest.raises(RepositoryError, match="no version of tiny before 1"):
+    before = _contents(models)
+    with pytest.raises(RepositoryError, match=r"5, which has the content of version 1, .* nothing older is kept"):
         rollback(models, "tiny")
+    with pytest.raises(RepositoryError, match=r"version 5 .*, which is served, has the content of version 1 already"):
+        rollback(models, "tiny", to=1)
+    assert _contents(models) == before
     assert rollback(models, "tiny", to=3).restored == 3
     assert publish(2) == 7
     assert _is_whole(models, {7: WIDTHS[2]}) == 7

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +48,20 @@ def test_the_telling_line_of_a_log(log: list[str], telling: str) -> None:
     process = ServerProcess(find_triton(), [], drain_s=1)
     process._lines.extend(log)
     assert process.telling_line() == telling
+
+
+@pytest.mark.parametrize(
+    ("received", "why"),
+    [
+        (signal.SIGKILL, "SIGKILL"),
+        (signal.SIGTERM, "SIGTERM"),
+        (signal.SIGSEGV, "SIGSEGV: Poll failed"),
+    ],
+)
+def test_no_line_of_the_log_is_blamed_for_what_somebody_else_did(received: signal.Signals, why: str) -> None:
+    process = ServerProcess(find_triton(), [], drain_s=1)
+    process._lines.append('E1122 17:53:49.055116 1 a.cc:1] "Poll failed"')
+    code = f"import os; os._exit(128 + {int(received)})"
+    process._guard = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own Python
+    process._guard.wait()
+    assert process.why_it_ended() == why
