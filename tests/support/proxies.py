@@ -26,14 +26,16 @@ class Proxy:
 
     Attributes:
         url: ``host:port`` to connect to instead.
+        target: As given; where new connections go to.
+        connections: How many there were.
         reset_after: Bytes to the server after which its connection is reset, once; None for never.
     """
 
     def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
+        self.target = target
         self._recorded: list[bytes] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._flowing = threading.Event()
         self._flowing.set()
@@ -49,11 +51,13 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cut()
         self.resume()
+        self.cut()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
+        for end in self._sockets:
+            end.close()
 
     @property
     def bytes_to_server(self) -> bytes:
@@ -77,6 +81,7 @@ class Proxy:
         """Close all connections and refuse new ones."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(10)
         self._listener.close()
         self._close(abruptly=False)
 
@@ -86,22 +91,26 @@ class Proxy:
 
     def _listen(self, port: int) -> None:
         self._listener = socket.create_server(("127.0.0.1", port))
-        self._start(self._accept, self._listener)
+        self._accepting = self._start(self._accept, self._listener)
 
-    def _start(self, function: Callable[..., None], *arguments: object) -> None:
+    def _start(self, function: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=function, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):  # closed by cut()
             while True:
                 client, _ = listener.accept()
+                self._sockets.append(client)
+                host, _, port = self.target.rpartition(":")
                 try:
-                    server = socket.create_connection(self._target)
+                    server = socket.create_connection((host, int(port)))
                 except OSError:
                     client.close()
                     continue
+                self._sockets.append(server)
                 with self._lock:
                     self.connections += 1
                     self._pairs.append((client, server))
@@ -116,9 +125,12 @@ class Proxy:
                     self.reset()
                     return
                 sink.sendall(piece)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        pair = (source, sink) if to_server else (sink, source)
+        with self._lock:
+            if pair not in self._pairs:  # being closed in another way
+                return
+            self._pairs.remove(pair)
+        _shut(pair, socket.SHUT_RDWR)
 
     def _is_enough(self, piece: bytes) -> bool:
         with self._lock:
@@ -134,11 +146,15 @@ class Proxy:
     def _close(self, *, abruptly: bool) -> None:
         with self._lock:
             pairs, self._pairs = self._pairs, []
-        for client, server in pairs:
-            for end in (client, server):
-                with suppress(OSError):
-                    if abruptly:
-                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    else:
-                        end.shutdown(socket.SHUT_RDWR)
-                    end.close()
+        for pair in pairs:
+            _shut(pair, socket.SHUT_RD if abruptly else socket.SHUT_RDWR)  # wakes who receives; RD alone tells no peer
+            for end in pair:
+                if abruptly:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                end.close()
+
+
+def _shut(pair: tuple[socket.socket, socket.socket], how: int) -> None:
+    for end in pair:
+        with suppress(OSError):
+            end.shutdown(how)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from tritonclient.grpc import service_pb2
 
 from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from radserve._codec._flow import Call
 
 
@@ -30,6 +33,21 @@ class Rpc:
     model: str | None = None
     version: int | None = None
     request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a call failed, by gRPC's word."""
+
+    code: grpc.StatusCode
+    details: str
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> Self:
+        """What gRPC raised."""
+        if isinstance(error, grpc.Call):
+            return cls(error.code(), error.details() or "")
+        return cls(grpc.StatusCode.UNKNOWN, "")
 
 
 READY = Rpc(method="ServerReady", request=service_pb2.ServerReadyRequest())

@@ -33,6 +33,9 @@ def check_address(url: str, options: ClientOptions) -> None:
             " give tls=TLS.from_files(...) (--tls-ca), or insecure=True (--insecure) if the network is trusted"
         )
         raise InputError(msg)
+    if options.shared_memory and not is_loopback(url):
+        msg = f"shared_memory is for servers on this host, {address['host']} is another: leave it out"
+        raise InputError(msg)
 
 
 def is_loopback(url: str) -> bool:

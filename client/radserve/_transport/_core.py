@@ -11,14 +11,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from radserve._codec._flow import IsReady, Reply
-from radserve._transport._calls import READY, Rpc, read, to_rpc
+from radserve._codec._flow import Infer, IsReady, Reply
+from radserve._transport._calls import READY, Failure, Rpc, read, to_rpc
 from radserve._transport._channel import check_address, open_channel
 from radserve._transport._endpoints import Pool
 from radserve._transport._errors import translate
+from radserve._transport._shared_memory import SharedMemory, unregister
 from radserve.errors import (
     ClientClosedError,
     DeadlineExceededError,
@@ -31,28 +31,13 @@ from radserve.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from typing_extensions import Self
-
     from radserve._codec._flow import Call
     from radserve._transport._endpoints import Endpoint
     from radserve.errors import ServerError
     from radserve.options import TLS, ClientOptions
 
 _PROBE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How a call failed, by gRPC's word."""
-
-    code: grpc.StatusCode
-    details: str
-
-    @classmethod
-    def of(cls, error: grpc.RpcError) -> Self:
-        if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
-            return cls(error.code(), error.details() or "")
-        return cls(grpc.StatusCode.UNKNOWN, "")
+_FAREWELL_S = 1.0
 
 
 @dataclass(eq=False)
@@ -107,12 +92,26 @@ class Core:
         self._pool = Pool(options.endpoints)
         self._connections: dict[str, Connection] = {}
         self._replaced: list[Connection] = []
+        self._shared = {url: SharedMemory() for url in options.endpoints} if options.shared_memory else {}
         self._lock = threading.Lock()
         self.is_closed = False
 
-    def close(self) -> list[Any]:
-        """No further calls; the channels that the transport is to close."""
+    def farewell(self) -> list[Send]:
+        """No further calls by others; what the transport is to tell the servers before it closes the channels."""
         self.is_closed = True
+        with self._lock:
+            connections = dict(self._connections)
+        return [
+            Send(connections[url], unregister(name), _FAREWELL_S, self._metadata())
+            for url, shared in self._shared.items()
+            for name in shared.regions()
+            if url in connections
+        ]
+
+    def close(self) -> list[Any]:
+        """The channels that the transport is to close."""
+        for shared in self._shared.values():
+            shared.give_up()
         with self._lock:
             open_ones = [*self._connections.values(), *self._replaced]
             self._connections, self._replaced = {}, []
@@ -141,7 +140,12 @@ class Core:
         end = time.monotonic() + timeout_s
         endpoint = yield from self._ready_endpoint(step, timeout_s)
         metadata = self._metadata()
-        response = yield from self._on(endpoint, rpc, max(0.0, end - time.monotonic()), metadata)
+
+        def ask(rpc: Rpc) -> Generator[Send, Any, Any]:
+            return self._on(endpoint, rpc, max(0.0, end - time.monotonic()), metadata)
+
+        shared = self._shared.get(endpoint.url) if isinstance(step, Infer) else None
+        response = yield from ask(rpc) if shared is None else shared.infer(rpc, ask)
         if not isinstance(response, Failure):
             self._pool.report(endpoint, None)
             return Reply(message=read(step, response), endpoint=endpoint.url)

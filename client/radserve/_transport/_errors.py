@@ -115,6 +115,20 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
     ),
     (
         grpc.StatusCode.INTERNAL,
+        "Unable to open shared memory region",
+        _Meaning(
+            error=RequestRejectedError,
+            advice="the server at {url} cannot open this process's shared memory: run both as one user and, in"
+            " containers, with one /dev/shm, or leave shared_memory out",
+        ),
+    ),
+    (
+        grpc.StatusCode.NOT_FOUND,
+        "Unable to find shared memory region",
+        _Meaning(error=ServerUnavailableError, advice="the server at {url} was started anew", retry=Retry.ELSEWHERE),
+    ),
+    (
+        grpc.StatusCode.INTERNAL,
         "is not healthy",
         _Meaning(
             error=InferenceFailedError,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from radserve._transport._core import Core, Failure
+from radserve._transport._calls import Failure
+from radserve._transport._core import Core
 
 if TYPE_CHECKING:
     from radserve._codec._flow import Call, Reply
@@ -34,6 +36,9 @@ class SyncTransport:
 
     def close(self) -> None:
         """Cancel what is in flight and close the connections."""
+        with suppress(grpc.RpcError, ValueError):  # what is left then, the next client removes
+            for send in self._core.farewell():
+                send.start()
         for channel in self._core.close():
             channel.close()
 
