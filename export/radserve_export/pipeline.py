@@ -18,7 +18,7 @@ from radserve_export.evidence import SUFFIX, check_companions, explained_stages,
 from radserve_export.layout import lay_out
 from radserve_export.low_precision import lower_precision, measure_precision, tolerant
 from radserve_export.parity import check_parity
-from radserve_export.publication import prune, publish, withdraw
+from radserve_export.publication import keep_number, kept_number, prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
 from radserve_export.reference import Reference, check_fit, check_outputs, conversion_of, parity_stages, tokenizer_of
 from radserve_export.sandbox.limits import DEFAULT_LIMITS, Limits
@@ -96,6 +96,7 @@ def export(
     """
     progress("reading the spec")
     spec = load_spec(spec_path)
+    check_companions(spec, repository)  # and again under the lock: another export may be at work
     tokenizer = read_tokenizer(spec_path.parent / spec.tokenizer) if spec.tokenizer else None
     conversion = conversion_of(spec, tokenizer)
     progress("loading and converting the model")
@@ -125,6 +126,8 @@ def export(
                     exported = _exported(one, manifest.version, manifest.evaluation, is_new=True)
                 done.append(exported)
             progress("publishing")
+            if spec.evidence and done[1].version > done[0].version:
+                keep_number(repository, done[1].name, done[1].version, staged)
             _publish(new, repository, staged, spec.serving.versions_kept)
     return replace(done[0], evidence=done[1] if spec.evidence else None)
 
@@ -222,7 +225,8 @@ def _stage(
     spec, network = checked.spec, checked.network
     version = _newest(checked, repository) + 1
     if spec.evidence:  # numbers of maps that were given up before are not used again
-        version = max(version, repo.newest_version(repository, spec.name.removesuffix(SUFFIX)) + 1)
+        plain = spec.name.removesuffix(SUFFIX)
+        version = max(version, repo.newest_version(repository, plain) + 1, kept_number(repository, spec.name) + 1)
     layout = checked.layout(repository, version)
     manifest = Manifest(
         name=spec.name,

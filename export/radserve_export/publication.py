@@ -16,6 +16,8 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from radserve.contracts.manifest import (
     CONFIG,
     MANIFEST,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from radserve.contracts.manifest import Manifest
+
+NUMBERS = ".numbers.json"
+"""File in the repository: highest version numbers of models whose folders may be deleted without their plain model."""
 
 COPIES = "configs"
 """Folder in the public model's version folder: its configuration and its steps', as they were published."""
@@ -98,6 +103,44 @@ def withdraw(repository: Path, manifest: Manifest, bin_folder: Path) -> None:
         _undo(repository, manifest, bin_folder)
         if not any(repository.iterdir()):
             repository.rmdir()
+
+
+def kept_number(repository: Path, name: str) -> int:
+    """The highest version number that is kept of a model, 0 if none is.
+
+    Raises:
+        RepositoryError: The file cannot be read.
+    """
+    path = repository / NUMBERS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int]).get(name, 0)
+    except FileNotFoundError:
+        return 0
+    except (OSError, msgspec.MsgspecError) as error:
+        msg = f"{path} cannot be read: restore it from a copy: {error}"
+        raise RepositoryError(msg) from error
+
+
+def keep_number(repository: Path, name: str, number: int, staged: Path) -> None:
+    """Keep a number, whatever becomes of the model's folders. To be used under the lock, before it is published.
+
+    Args:
+        repository: The model repository.
+        name: The public model.
+        number: Its version.
+        staged: A folder on the same file system.
+
+    Raises:
+        RepositoryError: It cannot be read or written.
+    """
+    path = repository / NUMBERS
+    if number <= kept_number(repository, name):
+        return
+    with explained(f"cannot write to {repository}"):
+        known = msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.exists() else {}
+        numbers = msgspec.json.encode(known | {name: number}, order="sorted")
+        (staged / NUMBERS).write_bytes(numbers + b"\n")
+        _put(staged / NUMBERS, path)
 
 
 def recover(repository: Path, bin_folder: Path) -> None:

@@ -13,7 +13,7 @@ from radserve.errors import RepositoryError
 from radserve_export import repository as repo
 from radserve_export.evidence import SUFFIX, has_maps
 from radserve_export.layout import config_files
-from radserve_export.publication import COPIES, publish
+from radserve_export.publication import COPIES, keep_number, publish
 from radserve_export.versions import follow, plain_name, read_version, renumbered
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def _publish_again(repository: Path, older: Version, current: Version, version: 
             restores=_content_of(older),
         )
         repo.write_staged_manifest(staged, manifest)
+        if has_maps(repository, manifest.name):
+            keep_number(repository, manifest.name, version, staged)
         publish(staged, repository, manifest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +17,13 @@ from radserve.contracts.manifest import verify_repository
 from radserve.errors import RepositoryError
 from radserve_export import commands, pipeline
 from radserve_export.check import check_repository
+from radserve_export.rollback import rollback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from radserve_export.network import Network
 
     Publish = Callable[..., pipeline.Exported]
 
@@ -106,6 +109,63 @@ def test_the_maps_can_be_given_up_as_the_message_says(models: Path, publish: Pub
     assert again.evidence.version == 4, "no client has prepared anything by a contract of that number"
     assert not publish(3, evidence=True).evidence.is_new  # type: ignore[union-attr]  # seen just above
     assert check_repository(models) == []
+
+
+def _give_up_maps(models: Path) -> None:
+    for folder in models.glob("tiny_evidence*"):
+        shutil.rmtree(folder)
+
+
+def test_numbers_of_maps_ahead_of_their_model_are_not_used_again(models: Path, publish: Publish) -> None:
+    for trained in (1, 2):
+        publish(trained, evidence=True)
+    assert [rollback(models, "tiny_evidence", to=to).version for to in (1, 2)] == [3, 4]
+    _give_up_maps(models)
+    publish(3)
+    again = publish(3, evidence=True)
+    assert (again.version, again.is_new) == (3, False)
+    assert again.evidence is not None
+    assert again.evidence.version == 5
+    # What an export numbered is kept, too.
+    _give_up_maps(models)
+    assert publish(3, evidence=True).evidence.version == 6  # type: ignore[union-attr]  # maps were asked for
+    assert verify_repository(models) == []
+    assert check_repository(models) == []
+
+
+def test_numbers_that_cannot_be_read_are_not_passed_over(models: Path, publish: Publish) -> None:
+    publish(1, evidence=True)
+    (models / ".numbers.json").write_text("{")
+    with pytest.raises(RepositoryError, match=r"\.numbers\.json cannot be read: restore it"):
+        publish(2, evidence=True)
+
+
+def test_what_does_not_belong_together_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, models: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(1, evidence=True)
+
+    def loaded(*_args: Any, **_options: Any) -> None:
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr(pipeline, "converted_network", loaded)
+    with pytest.raises(RepositoryError, match="tiny_evidence would go on to explain"):
+        pipeline.export(write_spec(tmp_path, image_spec(network_output="logits")), models)
+
+
+def test_what_came_meanwhile_is_found_under_the_lock(
+    tmp_path: Path, models: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = evidence_network(trained=2)
+
+    @contextmanager
+    def loaded_slowly(*_args: Any, **_options: Any) -> Iterator[Network]:
+        publish(1, evidence=True)
+        yield network
+
+    monkeypatch.setattr(pipeline, "converted_network", loaded_slowly)
+    with pytest.raises(RepositoryError, match="tiny_evidence would go on to explain"):
+        pipeline.export(write_spec(tmp_path, image_spec(network_output="logits")), models)
 
 
 def test_a_model_that_only_has_such_a_name_is_none_of_its_business(models: Path, publish: Publish) -> None:
