@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS, COLUMNS = 12, 8
-SOURCE = np.zeros((ROWS * 10, COLUMNS * 10), np.float32)  # ten of its pixels to one of the wire, each way
+SOURCE = np.arange(ROWS * COLUMNS * 100, dtype=np.float32).reshape(
+    ROWS * 10, COLUMNS * 10
+)  # ten of its pixels to one of the wire, each way
 
 
 def contract(evidence: Evidence | None, aspect: Aspect = Aspect.STRETCH) -> Contract:
@@ -98,7 +100,7 @@ def test_the_cells_lie_in_the_region_that_the_contract_names(cell: tuple[int, in
 
 
 def test_what_was_padded_on_the_wire_is_left_out() -> None:
-    wide = np.zeros((40, 80), np.float32)  # four of the wire's twelve rows
+    wide = SOURCE[:40, :80]  # four of the wire's twelve rows
     result = answered(contract(Evidence(rows=12, columns=8, layer="last"), Aspect.PAD), one(12, 8, 5, 3), wide)
     assert result.evidence is not None
     assert result.evidence.values.shape == wide.shape

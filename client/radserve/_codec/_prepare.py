@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from radserve._codec._arrays import canary, check_arrays, of_array
+from radserve._codec._prepared import Prepared, Source, batches
+from radserve._codec._study import check_count, prepare_study
 from radserve._codec._wire import utf8
-from radserve.contracts import TEXT, Aspect, ImageInput, TextInput, WaveformInput
-from radserve.errors import InputError
-from radserve.preprocess import check_scope, image_to_wire, place, placement_of, waveform_to_wire
-from radserve.sources import Image
+from radserve.contracts import TEXT, EveryImage, FixedWindow, ImageInput, Policy, TextInput, WaveformInput, WholeVolume
+from radserve.errors import DecodeError, InputError, OutOfScopeError
+from radserve.preprocess import check_scope, image_to_wire, placement_of, waveform_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import TypeAlias
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from radserve.contracts import Contract, Policy, TensorSpec
+    from radserve.contracts import Contract
     from radserve.dicom import DicomFile, DicomSource
-    from radserve.preprocess import Placement
+    from radserve.sources import Image
 
-Source: TypeAlias = "DicomSource | NDArray[Any]"
-
-_MAX_VALUES = 2**26
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """An input that is ready to be sent.
-
-    Attributes:
-        inputs: Arrays by tensor name, batch axis in front.
-        sop_instance_uids: Which DICOM instances they were made of.
-        placement: How an image was brought to the wire; None for other inputs.
-        pixel_spacing_mm: Of the image, in the patient; None where the file does not say it.
-    """
-
-    inputs: dict[str, NDArray[Any]]
-    sop_instance_uids: tuple[str, ...] = ()
-    placement: Placement | None = None
-    pixel_spacing_mm: tuple[float, float] | None = None
-
-
-def batches(prepared: Prepared, max_batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:
-    """The requests' arrays, in order: a study of many images does not fit into one.
-
-    Args:
-        prepared: What is to be sent.
-        max_batch_size: Largest batch of one request; 0 means no batch axis.
-
-    Yields:
-        Arrays by tensor name, batch axis in front.
-    """
-    count = len(next(iter(prepared.inputs.values())))
-    step = max_batch_size or count
-    for first in range(0, count, step):
-        yield {name: array[first : first + step] for name, array in prepared.inputs.items()}
+__all__ = ["Prepared", "Source", "batches", "canary", "check_arrays", "prepare"]
 
 
 def prepare(
@@ -70,10 +35,14 @@ def prepare(
 
     Args:
         contract: The model's contract.
-        source: A DICOM file (path, bytes or data set); a report's text; or an
-            array: exactly the wire's dtype and shape, or for image models a
-            two-dimensional one of modality values, taken as MONOCHROME2.
-        frame: Which frame of a multi-frame image, counted from 0.
+        source: A DICOM file (path, bytes or data set), for a model of studies a folder
+            or a list of those of one series, or a multi-frame file; a PNG or JPEG
+            picture, whose scope nobody can check; a report's text; or an
+            array: exactly the wire's dtype and shape, or for image models
+            a two-dimensional one of modality values, taken as MONOCHROME2, for a
+            model of studies also ``(images, rows, columns)``.
+        frame: Which frame of a multi-frame image, counted from 0; a model of
+            studies then answers that frame alone.
         burned_in: The caller's own policy for burned-in text; the stricter of it and the contract's holds.
 
     Raises:
@@ -87,26 +56,43 @@ def prepare(
     if frame is not None and (not isinstance(described, ImageInput) or isinstance(source, np.ndarray)):
         msg = "frame= chooses a frame of a DICOM image: leave it out for other inputs"
         raise InputError(msg)
-    tensor = contract.inputs[0]
     if isinstance(described, TextInput):
         return Prepared(inputs={TEXT: _text(source, described)})
     if isinstance(source, np.ndarray):
-        return _of_array(source, tensor, described)
-    file = _open(source)
+        return of_array(contract, source)
+    try:
+        return _of_files(contract, source, frame, burned_in)
+    except DecodeError as error:
+        failure = error
+    # Loading Pillow, and looking at the file again, is for those who have no DICOM.
+    from radserve import pictures  # noqa: PLC0415 - see above
+
+    if isinstance(described, ImageInput) and pictures.is_picture(source) and frame is None:
+        return _of_image(contract, _picture(pictures.read_picture(cast("str | bytes", source)), described, burned_in))
+    raise failure
+
+
+def _of_files(
+    contract: Contract, source: DicomSource | Sequence[DicomSource], frame: int | None, burned_in: Policy | None
+) -> Prepared:
+    described = cast("ImageInput | WaveformInput", contract.input)
+    study = described.study if isinstance(described, ImageInput) else None
+    if study is not None and frame is None:
+        return prepare_study(contract, source, burned_in=burned_in)
+    if isinstance(study, WholeVolume):
+        msg = f"model {contract.name} reads whole volumes: leave frame= out"
+        raise InputError(msg)
+    if isinstance(source, list | tuple):
+        what = "frame= chooses a frame of one file" if frame is not None else f"model {contract.name} answers one file"
+        msg = f"{what}: give one, or predict_many() several"
+        raise InputError(msg)
+    file = _open(cast("DicomSource", source))
     check_scope(file.scope, described, burned_in=burned_in)
+    if isinstance(described, ImageInput):
+        return _of_image(contract, file.image(frame=frame))
     uid = file.scope.sop_instance_uid
-    uids = (uid,) if uid else ()
-    if isinstance(described, WaveformInput):
-        return Prepared(
-            inputs={tensor.name: waveform_to_wire(file.waveform(), described)[np.newaxis]}, sop_instance_uids=uids
-        )
-    image = file.image(frame=frame)
-    return Prepared(
-        inputs={tensor.name: image_to_wire(image, described)[np.newaxis]},
-        sop_instance_uids=uids,
-        placement=placement_of((image.values.shape[0], image.values.shape[1]), described),
-        pixel_spacing_mm=image.pixel_spacing_mm,
-    )
+    wire = waveform_to_wire(file.waveform(), described)
+    return Prepared(inputs={contract.inputs[0].name: wire[np.newaxis]}, sop_instance_uids=(uid,) if uid else ())
 
 
 def _open(source: DicomSource) -> DicomFile:
@@ -114,6 +100,37 @@ def _open(source: DicomSource) -> DicomFile:
     from radserve.dicom import open_dicom  # noqa: PLC0415 - see above
 
     return open_dicom(source)
+
+
+def _of_image(contract: Contract, image: Image) -> Prepared:
+    described = cast("ImageInput", contract.input)
+    if isinstance(described.study, WholeVolume):
+        msg = f"model {contract.name} reads whole volumes: a picture is none"
+        raise InputError(msg)
+    uid, number = image.scope.sop_instance_uid, image.frame_number
+    images: tuple[tuple[str | None, int | None], ...] = ()
+    if isinstance(described.study, EveryImage):
+        check_count(described.study, 1)
+        images = ((uid, number),)
+    return Prepared(
+        inputs={contract.inputs[0].name: image_to_wire(image, described)[np.newaxis]},
+        sop_instance_uids=(uid,) if uid else (),
+        frame_numbers=(number,) if number else (),
+        placement=placement_of((image.values.shape[0], image.values.shape[1]), described, image.pixel_aspect),
+        pixel_spacing_mm=image.pixel_spacing_mm,
+        geometry=image.geometry,
+        images=images,
+    )
+
+
+def _picture(image: Image, described: ImageInput, burned_in: Policy | None) -> Image:
+    if burned_in is Policy.REFUSE:
+        msg = "nobody can say whether a picture holds burned-in text: give a DICOM file, or accept such text"
+        raise OutOfScopeError(msg)
+    if isinstance(described.window, FixedWindow) and image.photometric_interpretation != "RGB":
+        msg = "the model windows modality values (HU), which a picture has not: give a DICOM file"
+        raise OutOfScopeError(msg)
+    return image
 
 
 def _text(source: object, described: TextInput) -> NDArray[np.object_]:
@@ -128,89 +145,3 @@ def _text(source: object, described: TextInput) -> NDArray[np.object_]:
         msg = f"the report's text is longer than the {described.max_bytes} bytes of UTF-8 that the model accepts"
         raise InputError(msg)
     return np.array([[encoded]], dtype=object)
-
-
-def _of_array(array: NDArray[Any], tensor: TensorSpec, described: ImageInput | WaveformInput) -> Prepared:
-    if array.dtype == tensor.dtype.numpy and array.shape == tensor.dims:
-        size = array.shape[0], array.shape[1]
-        as_it_is = place(size, size, Aspect.STRETCH) if isinstance(described, ImageInput) else None
-        return Prepared(inputs={tensor.name: array[np.newaxis]}, placement=as_it_is)
-    expected = f"{tensor.dtype.numpy.name} {tensor.dims}"
-    if isinstance(described, WaveformInput):
-        msg = f"an array for this model must be {expected}, (samples, leads); give a DICOM file for the rest"
-        raise InputError(msg)
-    if array.ndim != 2 or array.dtype.kind not in "iuf":  # noqa: PLR2004 - rows and columns
-        msg = f"an array for this model must be {expected} as on the wire, or modality values (rows, columns)"
-        raise InputError(msg)
-    if not 0 < array.size <= _MAX_VALUES:
-        msg = f"an array must hold between 1 and {_MAX_VALUES} modality values"
-        raise InputError(msg)
-    with np.errstate(over="ignore"):  # what overflows is refused just below
-        values = array.astype(np.float32)
-    if not np.isfinite(values).all():
-        msg = "the array holds values that are not finite numbers"
-        raise InputError(msg)
-    wire = image_to_wire(Image(values=values, photometric_interpretation="MONOCHROME2"), described)
-    size = array.shape[0], array.shape[1]
-    return Prepared(inputs={tensor.name: wire[np.newaxis]}, placement=placement_of(size, described))
-
-
-def check_arrays(contract: Contract, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Compare a caller's arrays with the contract's inputs.
-
-    Args:
-        contract: The model's contract.
-        arrays: One for each input tensor; with the batch axis in front, unless
-            the model has none.
-
-    Raises:
-        InputError: A name, dtype, shape or batch differs, or a value is not finite.
-    """
-    expected = {tensor.name: tensor for tensor in contract.inputs}
-    if not hasattr(arrays, "keys") or set(arrays) != set(expected):
-        msg = f"model {contract.name} takes these inputs by name: {', '.join(sorted(expected))}"
-        raise InputError(msg)
-    checked = {name: _checked(contract, tensor, arrays[name]) for name, tensor in expected.items()}
-    if contract.max_batch_size and len({len(array) for array in checked.values()}) > 1:
-        msg = f"the inputs of model {contract.name} have different batch sizes"
-        raise InputError(msg)
-    return checked
-
-
-def _checked(contract: Contract, tensor: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray):
-        msg = f"input {tensor.name} must be a numpy array, not {type(array).__name__}"
-        raise InputError(msg)
-    kinds = ("O", "U", "S") if tensor.dtype.numpy.hasobject else ()
-    if array.dtype != tensor.dtype.numpy and array.dtype.kind not in kinds:
-        msg = f"input {tensor.name} must be {tensor.dtype.numpy.name}, not {array.dtype}: convert it with .astype()"
-        raise InputError(msg)
-    shape = array.shape[1:] if contract.max_batch_size else array.shape
-    fits = len(shape) == len(tensor.dims) and all(
-        want in (-1, have) for have, want in zip(shape, tensor.dims, strict=True)
-    )
-    if not fits or not array.size or (contract.max_batch_size and array.ndim == 0):
-        batch = ("batch",) if contract.max_batch_size else ()
-        axes = ", ".join(str(axis) for axis in (*batch, *("any" if dim < 0 else dim for dim in tensor.dims)))
-        msg = f"input {tensor.name} must have the shape ({axes}), not {array.shape}"
-        raise InputError(msg)
-    if contract.max_batch_size and len(array) > contract.max_batch_size:
-        msg = f"model {contract.name} takes at most {contract.max_batch_size} items in one call"
-        raise InputError(msg)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        msg = f"input {tensor.name} holds values that are not finite numbers"
-        raise InputError(msg)
-    return array
-
-
-def canary(contract: Contract) -> dict[str, NDArray[Any]]:
-    """Harmless arrays for a real inference: zeros, free axes of length 1, the text "canary"."""
-    batch = (1,) if contract.max_batch_size else ()
-    arrays: dict[str, NDArray[Any]] = {}
-    for tensor in contract.inputs:
-        shape = (*batch, *(1 if dim < 0 else dim for dim in tensor.dims))
-        if tensor.dtype.numpy.hasobject:
-            arrays[tensor.name] = np.full(shape, b"canary", dtype=object)
-        else:
-            arrays[tensor.name] = np.zeros(shape, dtype=tensor.dtype.numpy)
-    return arrays

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 
-from radserve._codec._decode import untrusted
+from radserve._codec._combination import combined, findings_of
+from radserve._codec._decode import Answer, untrusted
 from radserve._codec._segmentation import segmented
 from radserve.contracts import (
     DECISIONS,
@@ -28,8 +29,8 @@ from radserve.preprocess import interpolate_to_source_grid
 from radserve.results import (
     Classification,
     EvidenceMap,
-    Finding,
     GeneratedText,
+    ImageFindings,
     Provenance,
     Result,
     Segmentation,
@@ -38,8 +39,7 @@ from radserve.results import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from radserve._codec._decode import Answer
-    from radserve._codec._prepare import Prepared
+    from radserve._codec._prepared import Prepared
     from radserve.contracts import Contract, Label
 
 Prediction: TypeAlias = Classification | Segmentation | GeneratedText
@@ -78,12 +78,18 @@ def combine(contract: Contract, prepared: Prepared, answers: Sequence[Answer]) -
         InferenceFailedError: An answer cannot be trusted.
         OutOfScopeError: The report is longer than the model reads.
     """
-    (answer,) = answers
-    return to_result(contract, prepared, answer)
+    if len(answers) == 1:
+        return to_result(contract, prepared, answers[0])
+    names = [tensor.name for tensor in contract.outputs]
+    whole = Answer(
+        arrays={name: np.concatenate([answer.arrays[name] for answer in answers]) for name in names},
+        request_id=",".join(answer.request_id for answer in answers),
+    )
+    return to_result(contract, prepared, whole)
 
 
 def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Prediction:
-    """Make the typed result of one item.
+    """Make the typed result of one input whose rows were all sent in one request.
 
     Raises:
         InferenceFailedError: The answer cannot be trusted.
@@ -99,7 +105,8 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Predict
         return _generated(contract, prepared, answer)
     if contract.task is Task.IMAGE_SEGMENTATION:
         label_map, regions = segmented(contract, prepared, answer)
-        return Segmentation(**_origin(contract, prepared, answer), label_map=label_map, findings=regions)
+        origin = _origin(contract, prepared, answer)
+        return Segmentation(**origin, label_map=label_map, findings=regions, geometry=prepared.geometry)
     return _classified(contract, prepared, answer)
 
 
@@ -110,6 +117,7 @@ def _origin(contract: Contract, prepared: Prepared, answer: Answer) -> _Origin:
         contract_sha256=contract.sha256,
         sdk_version=sdk_version(),
         sop_instance_uids=prepared.sop_instance_uids,
+        frame_numbers=prepared.frame_numbers,
         request_id=answer.request_id,
         created=datetime.now(timezone.utc),
     )
@@ -133,31 +141,26 @@ def _generated(contract: Contract, prepared: Prepared, answer: Answer) -> Genera
 
 
 def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Classification:
-    probabilities, decisions = answer.arrays[PROBABILITIES][0], answer.arrays[DECISIONS][0]
+    probabilities, decisions = answer.arrays[PROBABILITIES], answer.arrays[DECISIONS]
     if probabilities.min() < 0 or probabilities.max() > 1:
         raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
-    if not {decision.value for decision in Decision}.issuperset(decisions.tolist()):
+    if not {decision.value for decision in Decision}.issuperset(decisions.reshape(-1).tolist()):
         raise untrusted(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
-    for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True):
-        if not _agrees(label, float(probability), int(decision)):
-            raise untrusted(contract, answer.request_id, f"the decision about {label.name} contradicts its threshold")
-    findings = [
-        Finding(
-            label=label.name,
-            probability=float(probability),
-            threshold=label.threshold,
-            is_positive=decision == Decision.POSITIVE,
-            is_indeterminate=decision == Decision.INDETERMINATE,
-            indeterminate=label.indeterminate,
-            code=label.code,
-        )
-        for label, probability, decision in zip(
-            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
-        )
-    ]
-    findings.sort(key=lambda finding: -finding.probability)
-    shown = None if contract.evidence is None else _evidence(contract, prepared, answer, findings[0].label)
-    return Classification(**_origin(contract, prepared, answer), findings=tuple(findings), evidence=shown)
+    for place, label in enumerate(contract.labels):
+        for probability, decision in zip(probabilities[:, place].tolist(), decisions[:, place].tolist(), strict=True):
+            if not _agrees(label, probability, decision):
+                msg = f"the decision about {label.name} contradicts its threshold"
+                raise untrusted(contract, answer.request_id, msg)
+    rows = [findings_of(contract, *row) for row in zip(probabilities, decisions, strict=True)]
+    origin = _origin(contract, prepared, answer)
+    images = tuple(
+        ImageFindings(sop_instance_uid=uid, frame_number=number, findings=findings)
+        for (uid, number), findings in zip(prepared.images, rows, strict=bool(prepared.images))
+    )
+    if len(rows) > 1:
+        return Classification(**origin, findings=combined(contract, probabilities), images=images)
+    shown = None if contract.evidence is None else _evidence(contract, prepared, answer, rows[0][0].label)
+    return Classification(**origin, findings=rows[0], evidence=shown, images=images)
 
 
 def _evidence(contract: Contract, prepared: Prepared, answer: Answer, label: str) -> EvidenceMap:

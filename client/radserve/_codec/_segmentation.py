@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve._codec._decode import Answer
-    from radserve._codec._prepare import Prepared
+    from radserve._codec._prepared import Prepared
     from radserve.contracts import Contract
 
 
@@ -28,21 +28,27 @@ def segmented(contract: Contract, prepared: Prepared, answer: Answer) -> tuple[N
         answer: Holds LABEL_MAP.
 
     Returns:
-        The label map on the source image's grid, read-only, and one region for each label.
+        The label map on the source's grid, read-only, and one region for each label.
+        Of a study answered image by image the maps are stacked.
 
     Raises:
         InferenceFailedError: A value of the map is none of the labels'.
     """
-    (on_wire,) = answer.arrays[LABEL_MAP]
+    on_wire = answer.arrays[LABEL_MAP]
     if on_wire.max() > len(contract.labels):
         raise untrusted(contract, answer.request_id, "the label map holds a value that is no label's")
     assert prepared.placement is not None  # noqa: S101 - a contract of this task has an image input
-    label_map = to_source_grid(on_wire, prepared.placement)
+    first = to_source_grid(on_wire[0], prepared.placement)
+    label_map = first
+    if prepared.images:
+        label_map = np.empty((len(on_wire), *first.shape), first.dtype)
+        for place, one in enumerate(on_wire):
+            label_map[place] = to_source_grid(one, prepared.placement)
     label_map.flags.writeable = False
     counts = np.zeros(1 + len(contract.labels), np.int64)
-    for row in label_map:  # all at once would take eight bytes a pixel
+    for row in label_map.reshape(-1, label_map.shape[-1]):  # all at once would take eight bytes a pixel
         counts += np.bincount(row, minlength=len(counts))
-    spacing = prepared.pixel_spacing_mm
+    spacing = prepared.pixel_spacing_mm if label_map.ndim == 2 else None  # noqa: PLR2004 - a stack has a volume, no area
     regions = [
         Region(
             label=label.name,

@@ -39,7 +39,7 @@ class Header:
     instance: str | None
     number: float
     shared: dict[str, object]
-    size: dict[str, object]
+    size: dict[str, tuple[float, ...]]
     plane: Geometry | None
     is_localizer: bool
 

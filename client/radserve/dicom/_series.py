@@ -14,7 +14,7 @@ from radserve.dicom._headers import MAX_IMAGES
 from radserve.errors import InconsistentSeriesError, InputError, MissingAttributeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,6 +65,17 @@ class DicomSeries:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    @property
+    def plane_size(self) -> tuple[int, int]:
+        """Rows and columns of the first image."""
+        found = []
+        for keyword in ("Rows", "Columns"):
+            values = self._order[0][1].size[keyword]
+            if not values:
+                raise MissingAttributeError(keyword, "without it the file cannot be decoded")
+            found.append(int(values[0]))
+        return found[0], found[1]
 
     def images(self) -> Iterator[Image]:
         """Decode one after the other; only one is held at a time.
@@ -199,7 +210,7 @@ def _check_shared(files: Sequence[Header]) -> None:
         raise InconsistentSeriesError(msg)
 
 
-def _same(one: dict[str, object], other: dict[str, object]) -> None:
+def _same(one: Mapping[str, object], other: Mapping[str, object]) -> None:
     for keyword, value in one.items():
         if other[keyword] != value:
             msg = f"{keyword} differs between the images: give the images of one acquisition"

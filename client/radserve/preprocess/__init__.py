@@ -6,7 +6,14 @@ rounding to the wire's integers.
 """
 
 from radserve.preprocess._crop import crop_box
-from radserve.preprocess._geometry import Placement, interpolate_to_source_grid, place, placement_of, to_source_grid
+from radserve.preprocess._geometry import (
+    Placement,
+    interpolate_to_source_grid,
+    place,
+    placement_of,
+    span,
+    to_source_grid,
+)
 from radserve.preprocess._image import image_to_wire, render
 from radserve.preprocess._resample import resample
 from radserve.preprocess._resize import resize, to_wire_grid
@@ -27,6 +34,7 @@ __all__ = [
     "render",
     "resample",
     "resize",
+    "span",
     "to_source_grid",
     "to_wire_grid",
     "volume_placement",

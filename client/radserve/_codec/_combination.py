@@ -1,0 +1,67 @@
+"""The answers about a study's images, label by label, to the study's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from radserve.contracts import Combination, Decision, EveryImage, ImageInput
+from radserve.results import Finding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from radserve.contracts import Contract, Label
+
+
+def combined(contract: Contract, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
+    """The study's findings; decided by the labels' thresholds, as the server decides about an image.
+
+    Args:
+        contract: Its study says how.
+        probabilities: ``(images, labels)``.
+    """
+    study = cast("EveryImage", cast("ImageInput", contract.input).study)
+    exact = probabilities.astype(np.float64)
+    if study.combination is Combination.MAXIMUM:
+        of_study = exact.max(axis=0)
+    elif study.combination is Combination.MEAN:
+        of_study = exact.mean(axis=0)
+    else:
+        of_study = 1 - np.prod(1 - exact, axis=0)
+    decisions = [_decision(label, value) for label, value in zip(contract.labels, of_study, strict=True)]
+    return findings_of(contract, of_study, np.array(decisions))
+
+
+def _decision(label: Label, probability: float) -> Decision:
+    # The server compares in single precision.
+    lower, upper = (np.float32(edge) for edge in label.indeterminate or (label.threshold, label.threshold))
+    if np.float32(probability) >= upper:
+        return Decision.POSITIVE
+    return Decision.NEGATIVE if np.float32(probability) < lower else Decision.INDETERMINATE
+
+
+def findings_of(contract: Contract, probabilities: NDArray[Any], decisions: NDArray[Any]) -> tuple[Finding, ...]:
+    """One finding for each label, most probable first.
+
+    Args:
+        contract: Names the labels.
+        probabilities: One for each label.
+        decisions: Values of Decision.
+    """
+    findings = [
+        Finding(
+            label=label.name,
+            probability=float(probability),
+            threshold=label.threshold,
+            is_positive=decision == Decision.POSITIVE,
+            is_indeterminate=decision == Decision.INDETERMINATE,
+            indeterminate=label.indeterminate,
+            code=label.code,
+        )
+        for label, probability, decision in zip(
+            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
+        )
+    ]
+    return tuple(sorted(findings, key=lambda finding: -finding.probability))
