@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydicom
 import pytest
@@ -18,6 +18,7 @@ from support.classifiers import image_contract, text_contract, write_classifier
 from support.repositories import write_add_one, write_python
 
 from radserve.cli import main
+from radserve.journal import Journal
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def test_each_input_gets_a_line_of_json_and_one_failure_makes_the_exit_status(
         "threshold": 0.5,
         "is_positive": True,
         "is_indeterminate": False,
+        "indeterminate": None,
         "code": {"value": "DARK", "scheme": "99TEST", "meaning": "dark"},
     }
 
@@ -131,13 +133,14 @@ def test_label_maps_are_not_asked_of_a_classifier(server: EmbeddedServer, radser
 def test_a_folder_gives_all_its_files_in_order_but_hidden_ones_and_tables(
     server: EmbeddedServer, tmp_path: Path, radserve: Run
 ) -> None:
-    for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden", "labels.csv"):
+    for name in ("b/2.dcm", "a.dcm", "b/1.dcm", ".hidden", "labels.csv", "b/DICOMDIR"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(Path(CT).read_bytes())
     done = radserve("predict", "brightness", str(tmp_path), "--url", server.grpc_url, "--json")
     assert done.returncode == 0
     names = [Path(json.loads(line)["input"]).relative_to(tmp_path).as_posix() for line in done.stdout.splitlines()]
     assert names == ["a.dcm", "b/1.dcm", "b/2.dcm"]
+    assert done.stderr == "radserve: passed over in folders: 1 .csv, 1 DICOMDIR, 1 hidden\n"
 
 
 def test_a_folder_of_reports_gives_its_text_files(server: EmbeddedServer, tmp_path: Path, radserve: Run) -> None:
@@ -145,6 +148,7 @@ def test_a_folder_of_reports_gives_its_text_files(server: EmbeddedServer, tmp_pa
         (tmp_path / name).write_text("calm")
     done = radserve("predict", "triage", str(tmp_path), "--url", server.grpc_url, "--json")
     assert [Path(json.loads(line)["input"]).name for line in done.stdout.splitlines()] == ["1.txt"]
+    assert done.stderr == "radserve: passed over in folders: 1 not .txt\n"
 
 
 def test_an_empty_folder_is_an_error_and_the_others_are_answered(
@@ -175,6 +179,67 @@ def test_reports_come_from_files_from_standard_input_and_as_text(
     assert [line.get("error", {}).get("type") for line in lines] == [None, "InputError", "InputError", None, None]
     assert [line["findings"][0]["is_positive"] for line in lines if "findings" in line] == [True, False, True]
     assert done.returncode == 1
+
+
+def test_answers_go_to_a_file_and_the_next_run_adds_the_rest(
+    server: EmbeddedServer, tmp_path: Path, radserve: Run
+) -> None:
+    out = tmp_path / "results.jsonl"
+    command = ["predict", "brightness", "--url", server.grpc_url, "--out", str(out)]
+    assert radserve(*command, CT, CT).stdout == f"{out}: 1 answered, 0 refused\n"
+    again = radserve(*command, CT, MR)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "is there already" in again.stderr
+    done = radserve(*command, CT, MR, "/nowhere/x.dcm", "--resume")
+    assert done.returncode == 1
+    assert done.stdout == f"{out}: 1 answered, 1 refused, the rest not yet: run again with --resume\n"
+    assert done.stderr.startswith("radserve: /nowhere/x.dcm: InputError: ")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["input"] for line in lines] == [CT, MR]
+    assert (lines[0]["version"], lines[1]["error"]["type"]) == (1, "OutOfScopeError")
+
+
+def test_reports_go_to_a_file_each_once(server: EmbeddedServer, tmp_path: Path, radserve: Run) -> None:
+    out = tmp_path / "results.jsonl"
+    (tmp_path / "a.txt").write_text("urgent")
+    command = ["predict", "triage", "-", str(tmp_path), "--text", "urgent", "--text", "calm", "--url", server.grpc_url]
+    for _ in range(2):
+        done = radserve(*command, "--out", str(out), "--resume", given=b"calm too")
+        assert done.returncode == 0
+    names = [json.loads(line)["input"] for line in out.read_text().splitlines()]
+    assert names == ["-", str(tmp_path / "a.txt"), "text 1", "text 2"]
+
+
+def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(tmp_path: Path, radserve: Run) -> None:
+    write_classifier(tmp_path / "repository", text_contract())
+    out = tmp_path / "results.jsonl"
+    texts = [word for number in range(100) for word in ("--text", f"urgent {number}")]
+    with EmbeddedServer(tmp_path / "repository", verify=False, supervise=False) as server:
+        command = ["predict", "triage", *texts, "--out", str(out), "--resume", "--timeout", "5", "--url"]
+        journaled = Journal.write
+
+        def stop_after_ten(journal: Journal, *given: Any, **more: Any) -> bool:
+            if len(journal) == 10:
+                server.stop()
+            return journaled(journal, *given, **more)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Journal, "write", stop_after_ten)
+            done = radserve(*command, server.grpc_url)
+    assert done.returncode == 1
+    assert "the rest not yet: run again with --resume" in done.stdout
+    assert 16 <= done.stderr.count("\n") < 60, "it does not ask a server that is gone about all the rest"
+    with EmbeddedServer(tmp_path / "repository", verify=False, supervise=False) as server:
+        done = radserve(*command, server.grpc_url)
+    assert (done.returncode, done.stdout) == (0, f"{out}: 100 answered, 0 refused\n")
+    assert len(out.read_text().splitlines()) == 100
+
+
+@pytest.mark.parametrize("arguments", [("--resume",), ("--out", "results.jsonl", "--json")])
+def test_options_that_make_no_sense_together_are_wrong_usage(radserve: Run, arguments: tuple[str, ...]) -> None:
+    done = radserve("predict", "m", CT, "--url", "127.0.0.1:9", *arguments)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
 
 
 def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer, radserve: Run) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from radserve.cli._label_maps import picture_paths, write_picture
-from radserve.cli.predict import _extent
+from radserve.cli._show import extent
 from radserve.contracts import Code
 from radserve.errors import InputError
 from radserve.results import Region
@@ -69,4 +69,4 @@ def test_areas_are_rounded_by_digits_never_to_nothing(area: float | None, told: 
     region = Region(label="lesion", value=1, is_positive=True, pixel_count=5, area_mm2=area, code=code)
     assert region.area_mm2 == area
     assert region.to_dict()["area_mm2"] == told
-    assert _extent(region) == f"lesion: {shown}"
+    assert extent(region) == f"lesion: {shown}"

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
-import sys
+from collections import deque
+from contextlib import closing
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
-from radserve.cli._label_maps import STANDARD_INPUT, picture_paths, write_picture
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, filled_table, tls_from, wide_console
+from radserve.cli._inputs import Inputs
+from radserve.cli._label_maps import picture_paths, write_picture
+from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.cli._show import Answered, print_lines, print_table, printable, progress_bar
 from radserve.client import Client
 from radserve.contracts import Task, TextInput
-from radserve.errors import InputError, RadserveError
+from radserve.errors import (
+    DeadlineExceededError,
+    InputError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+from radserve.journal import Journal
 from radserve.options import Priority
-from radserve.results import Classification, GeneratedText, Rejection, Segmentation
+from radserve.results import Rejection, Segmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+    from radserve.cli._inputs import Item
     from radserve.client import Model
-    from radserve.contracts import Code
-    from radserve.results import Region, Result
+    from radserve.errors import ServerError
+    from radserve.results import Result
 
-    Item = tuple[str, "str | bytes | RadserveError"]
+    Ask = Callable[[Iterable[Any]], Generator[Result | Rejection, None, None]]
 
-_PROGRESS_FROM = 4
-_WHOLE_FROM = 99.5  # mm²: from here on three digits are a whole number
-_COLUMNS = ("input", "answer", "probability", "decision", "code", "version", "label map")
+_AWAY = (ServerUnavailableError, DeadlineExceededError, ModelNotFoundError, UnauthenticatedError)
+_PATIENCE = 16
 
 
-class _Answered(NamedTuple):
-    """An input's name, what came of it, and where its label map was written."""
+class _Job(NamedTuple):
+    """An input, and where its label map goes."""
 
-    name: str
-    answer: Result | RadserveError
-    label_map: Path | None = None
+    item: Item
+    label_map: Path | None
 
 
 class Urgency(str, Enum):
@@ -66,11 +71,18 @@ def predict(
     frame: Annotated[
         int | None, typer.Option("--frame", min=0, help="Frame of a multi-frame image, counted from 0.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File of JSON lines for the answers, written as they come.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run that wrote to --out: ask about the rest only.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", help="Folder for label maps: a.png for a.dcm (pixels are label numbers)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite label maps that are there already.")] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Inputs worked on at the same time.")] = None,
     timeout: Timeout = 30.0,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
@@ -82,23 +94,27 @@ def predict(
     if not inputs and not text:
         msg = "give an INPUT, or a report with --text"
         raise typer.BadParameter(msg)
+    if resume and not out:
+        msg = "--resume continues the file of a run: name it with --out"
+        raise typer.BadParameter(msg)
+    if json and out:
+        msg = "--out writes lines of JSON to a file: leave --json out"
+        raise typer.BadParameter(msg)
     with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
         served = client.model(model)
-        reads_text = isinstance(served.contract.input, TextInput)
         _check_usage(served, text=bool(text), output=bool(output))
-        names = [name for given in inputs or [] for name in _names(given, reads_text=reads_text)]
-        items = [_item(name, reads_text=reads_text) for name in names]
-        wanted = ".txt file" if reads_text else "file"
-        items += [
-            (given, InputError(f"the folder holds no {wanted}")) for given in inputs or [] if _is_empty(given, names)
-        ]
-        items += [(f"text {number}", given) for number, given in enumerate(text or [], start=1)]
+        found = Inputs.of(inputs or [], text or [], served.contract)
+        if notice := found.notice():
+            typer.echo(f"radserve: {notice}", err=True)
         urgency = None if priority is None else Priority[priority.name]
-        answers = _answers(served, items, urgency, frame)
-        if output:
-            paths = picture_paths([name for name, _ in items], output, force=force)
-            answers = _saved(answers, paths, force=force)
-        failed = _print_lines(answers) if json else _print_table(answers, len(items), served.contract.intended_use)
+        ask = cast("Ask", partial(served.predict_many, priority=urgency, frame=frame, workers=workers))
+        jobs = _jobs(found.items, output, force=force or resume)
+        if out:
+            with Journal.open(out, model=served.name, frame=frame, resume=resume) as journal:
+                failed = _record(ask, jobs, journal)
+        else:
+            answers = _answers(ask, jobs, force=force)
+            failed = print_lines(answers) if json else print_table(answers, len(jobs), served.contract.intended_use)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -117,113 +133,63 @@ def _check_usage(served: Model, *, text: bool, output: bool) -> None:
         raise InputError(msg)
 
 
-def _names(given: str, *, reads_text: bool) -> list[str]:
-    """An input, or the files in a folder: all that end in .txt for text models, all but tables and hidden ones else."""
-    if given == STANDARD_INPUT or not Path(given).is_dir():
-        return [given]
-    found = []
-    for folder, folders, files in os.walk(given):
-        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-        paths = [Path(folder, entry) for entry in sorted(files) if not entry.startswith(".")]
-        found += [str(path) for path in paths if (path.suffix == ".txt" if reads_text else path.suffix != ".csv")]
-    return found
+def _jobs(items: Sequence[Item], folder: Path | None, *, force: bool) -> list[_Job]:
+    names = [item.name for item in items]
+    paths = picture_paths(names, folder, force=force) if folder else [None] * len(items)
+    return list(map(_Job, items, paths))
 
 
-def _is_empty(given: str, names: list[str]) -> bool:
-    return Path(given).is_dir() and not any(Path(name).is_relative_to(given) for name in names)
+def _answers(ask: Ask, jobs: Sequence[_Job], *, force: bool) -> Generator[Answered, None, None]:
+    """Answer inputs in their order; write the label maps as they pass."""
+    asked: deque[tuple[_Job, InputError | None]] = deque()
+
+    def sources() -> Iterator[Any]:
+        for job in jobs:
+            source = job.item.source()
+            asked.append((job, source if isinstance(source, InputError) else None))
+            if not isinstance(source, InputError):
+                yield source
+
+    def refused() -> Iterator[Answered]:
+        while asked and (problem := asked[0][1]):
+            yield Answered(asked.popleft()[0].item, problem)
+
+    with closing(ask(sources())) as answers:
+        for answer in answers:
+            yield from refused()
+            item, path = asked.popleft()[0]
+            if path and isinstance(answer, Segmentation):
+                write_picture(answer.label_map, path, force=force)
+                yield Answered(item, answer, path)
+            else:
+                yield Answered(item, answer.error if isinstance(answer, Rejection) else answer)
+    yield from refused()
 
 
-def _item(name: str, *, reads_text: bool) -> Item:
-    """An input's name, and its source or why it has none."""
-    if not reads_text:
-        return name, sys.stdin.buffer.read() if name == STANDARD_INPUT else name
+def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
+    """Write to a journal what it does not hold yet; the number of failures, those of earlier runs included."""
+    by_key = {job.item.key() or f"unreadable {job.item.name}": job for job in jobs}
+    left = {key: job for key, job in by_key.items() if key not in journal}
+    unanswered = away = 0
     try:
-        raw = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-        return name, raw.decode()
-    except OSError as error:
-        return name, InputError(f"the file cannot be read: {error.strerror}")
-    except UnicodeDecodeError:
-        return name, InputError("the file is not UTF-8 text")
-
-
-def _answers(model: Model, items: list[Item], priority: Priority | None, frame: int | None) -> Iterator[_Answered]:
-    readable = (source for _, source in items if not isinstance(source, RadserveError))
-    answers = model.predict_many(readable, frame=frame, priority=priority)
-    for name, source in items:
-        answer = source if isinstance(source, RadserveError) else next(answers)
-        yield _Answered(name, answer.error if isinstance(answer, Rejection) else answer)
-
-
-def _saved(answers: Iterator[_Answered], paths: Sequence[Path], *, force: bool) -> Iterator[_Answered]:
-    """Write the label maps as they pass."""
-    for answered, path in zip(answers, paths, strict=True):
-        if isinstance(answered.answer, Segmentation):
-            write_picture(answered.answer.label_map, path, force=force)
-            yield answered._replace(label_map=path)
-        else:
-            yield answered
-
-
-def _print_lines(answers: Iterator[_Answered]) -> int:
-    failed = 0
-    for name, answer, label_map in answers:
-        plain: dict[str, Any] = {"input": name}
-        if isinstance(answer, RadserveError):
-            failed += 1
-            plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
-        else:
-            plain |= answer.to_dict()
-            plain |= {"label_map": str(label_map)} if label_map else {}
-        typer.echo(jsonlib.dumps(plain, ensure_ascii=False, allow_nan=False))
-    return failed
-
-
-def _print_table(answers: Iterator[_Answered], total: int, intended_use: str) -> int:
-    failed = 0
-    rows: list[tuple[str | Text, ...]] = []
-    with Progress(console=Console(stderr=True), transient=True, disable=total < _PROGRESS_FROM) as progress:
-        for name, answer, label_map in progress.track(answers, total=total, description="predicting"):
-            if isinstance(answer, RadserveError):
-                failed += 1
-                refusal = Text(f"{type(answer).__name__}: {answer}", style="red")
-                rows.append((_printable(name), refusal, *[""] * (len(_COLUMNS) - 2)))
-                continue
-            where = _printable(str(label_map)) if label_map else ""
-            rows += [(_printable(name), *cells, str(answer.version), where) for cells in _rows(answer)]
-    console = wide_console()
-    console.print(filled_table(_COLUMNS, rows))
-    if intended_use:
-        console.print(Text(intended_use))
-    return failed
-
-
-def _printable(name: str) -> Text:
-    return Text("".join(character if character.isprintable() else "?" for character in name))
-
-
-def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
-    """Answer, probability, decision and code: of the most probable finding, of every region, of a text."""
-    if isinstance(answer, Classification):
-        top = answer.top
-        decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
-        return [(Text(top.label), f"{top.probability:.3f}", decision, _code(top.code))]
-    if isinstance(answer, Segmentation):
-        return [
-            (Text(_extent(region)), "", "positive" if region.is_positive else "negative", _code(region.code))
-            for region in answer.findings
-        ]
-    if isinstance(answer, GeneratedText):
-        return [(Text(answer.text), "", "" if answer.is_complete else "cut off", Text())]
-    return [(Text(repr(answer)), "", "", Text())]
-
-
-def _extent(region: Region) -> str:
-    """Pixels, and the area to three digits: the smallest lesion has one that is not 0."""
-    if region.area_mm2 is None:
-        return f"{region.label}: {region.pixel_count} pixels"
-    area = f"{region.area_mm2:.0f}" if region.area_mm2 >= _WHOLE_FROM else f"{region.area_mm2:.3g}"
-    return f"{region.label}: {region.pixel_count} pixels ({area} mm²)"
-
-
-def _code(code: Code) -> Text:
-    return Text(f"{code.value} {code.scheme}")
+        with progress_bar(len(by_key)) as progress, closing(_answers(ask, list(left.values()), force=True)) as answers:
+            bar = progress.add_task("predicting", total=len(by_key), completed=len(by_key) - len(left))
+            for key, (item, answer, label_map) in zip(left, answers, strict=True):
+                progress.advance(bar)
+                away = away + 1 if isinstance(answer, _AWAY) else 0
+                if away == _PATIENCE:
+                    raise cast("ServerError", answer)
+                more = {"label_map": str(label_map)} if label_map else {}
+                was_read = type(answer) is not InputError or item.is_readable()
+                if not (was_read and journal.write(key, item.name, answer, **more)):
+                    unanswered += 1
+                    told = f"radserve: {item.name}: {type(answer).__name__}: {answer}"
+                    progress.console.print(printable(told), highlight=False, soft_wrap=True)
+    finally:
+        parts = [f"{len(journal) - journal.refused} answered", f"{journal.refused} refused"]
+        if len(journal.versions) > 1:
+            parts.append(f"by versions {', '.join(map(str, sorted(journal.versions)))}")
+        if any(key not in journal for key in left):
+            parts.append("the rest not yet: run again with --resume")
+        typer.echo(f"{journal.path}: {', '.join(parts)}")
+    return journal.refused + unanswered
