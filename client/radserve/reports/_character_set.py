@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 UTF_8 = "ISO_IR 192"
 _TEXTS = {VR.LO, VR.LT, VR.PN, VR.SH, VR.ST, VR.UC, VR.UT}
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+_DEFAULT = {"", "ISO_IR 6", "ISO 2022 IR 6"}
+# pydicom 3.0 decodes what follows the escape sequence of ISO-IR 58, and leaves that in the text.
+_ESCAPE, _OF_ISO_IR_58 = "\x1b", "\x1b$)A"
 # GBK is GB18030 without its four-byte characters, and fewer readers know it.
 _WIDER = {"GBK": "GB18030"}
 
@@ -33,7 +36,7 @@ def character_set(dataset: Dataset) -> tuple[str, ...]:
     """The values of Specific Character Set; empty for the default repertoire."""
     value = dataset.get("SpecificCharacterSet")
     values = [value] if isinstance(value, str) else list(value or ())
-    return tuple(values) if any(values) else ()
+    return tuple(values) if set(values) - _DEFAULT else ()
 
 
 def to_unicode(dataset: Dataset, declared: Sequence[str]) -> None:
@@ -49,8 +52,10 @@ def to_unicode(dataset: Dataset, declared: Sequence[str]) -> None:
     for element in _elements(dataset):
         if element.VR not in _TEXTS or not element.value:
             continue
-        texts = [str(value) for value in _values(element)]
-        if any(_UNREADABLE in text for text in texts) or not (declared or all(text.isascii() for text in texts)):
+        texts = [str(value).replace(_OF_ISO_IR_58, "") for value in _values(element)]
+        if any(_UNREADABLE in text or _ESCAPE in text for text in texts) or not (
+            declared or all(text.isascii() for text in texts)
+        ):
             msg = f"{element.keyword} is not of the file's SpecificCharacterSet: correct the file, or its name is lost"
             raise DecodeError(msg)
         element.value = texts if isinstance(element.value, MultiValue) else texts[0]
@@ -89,9 +94,7 @@ def _holds(wanted: Sequence[str], text: str, *, is_name: bool) -> bool:
     parts = letters.replace("^", "=").split("=") if is_name else [letters]
     for part in parts:
         encoded = encode_string(part, encodings)
-        delimiters = (b"\\", b"^") if is_name else (b"\\",)
-        clear = all(encoded.count(each) == part.count(each.decode()) for each in delimiters)
-        if not clear or decode_bytes(encoded, encodings, set()) != part:
+        if encoded.count(b"\\") != part.count("\\") or decode_bytes(encoded, encodings, set()) != part:
             return False
     return True
 

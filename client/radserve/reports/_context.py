@@ -13,7 +13,7 @@ from pydicom.uid import UID, generate_uid
 
 from radserve.dicom._read import load
 from radserve.errors import InputError, MissingAttributeError
-from radserve.reports._character_set import character_set, encode_as, to_unicode
+from radserve.reports._character_set import UTF_8, character_set, encode_as, to_unicode
 from radserve.reports._modules import MAY_BE_EMPTY, PATIENT_AND_STUDY
 from radserve.results import GeneratedText
 
@@ -105,9 +105,12 @@ class Context:
         )
 
     def stand_in(self, **attributes: object) -> Dataset:
-        """A data set of the same patient and study, for who only wants to know these."""
-        made = deepcopy(self.patient)
-        made.SpecificCharacterSet = "ISO_IR 192"
+        """What highdicom asks of a source, without a word about the patient: it quotes names in warnings."""
+        made = Dataset()
+        for keyword in MAY_BE_EMPTY:
+            setattr(made, keyword, "")
+        made.StudyInstanceUID = self.patient.StudyInstanceUID
+        made.SpecificCharacterSet = UTF_8
         for keyword, value in attributes.items():
             setattr(made, keyword, value)
         return made
@@ -128,7 +131,7 @@ class Context:
         schemes = sorted({scheme for scheme in _schemes(report) if scheme.startswith("99")})
         if schemes:
             report.CodingSchemeIdentificationSequence = [_scheme(scheme) for scheme in schemes]
-        to_unicode(report, ("ISO_IR 192",))
+        to_unicode(report, (UTF_8,))
         encode_as(report, self.character_set)
         return report
 

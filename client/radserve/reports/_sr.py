@@ -287,7 +287,4 @@ def _check_segmentation(result: Result, context: Context, segmentation: Dataset)
         or referred != {str(reference.sop_instance_uid) for reference in context.references}
         or labels != [region.label for region in result.findings]
     ):
-        msg = (
-            "segmentation= was made of another source or of another model: give what this result's to_dicom_seg() gave"
-        )
-        raise InputError(msg)
+        raise InputError(_NOT_ITS_OWN)
