@@ -26,12 +26,17 @@ value read from a patient's file.
 
 from __future__ import annotations
 
+import copyreg
 from enum import Enum
 from typing import Any
 
 
 class RadserveError(Exception):
-    """Base of every error that radserve raises on purpose."""
+    """Base of every error that radserve raises on purpose; can be pickled, for other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class: some take other arguments than what str() tells.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InputError(RadserveError, ValueError):

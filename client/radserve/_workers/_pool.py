@@ -1,0 +1,186 @@
+"""Processes that prepare inputs, each looked after by a thread of this one."""
+
+from __future__ import annotations
+
+import multiprocessing.spawn
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from radserve._workers._messages import receive, send, unpack_answer
+from radserve.errors import DecodeError, RadserveError
+
+if TYPE_CHECKING:
+    from radserve._codec import Prepare, Prepared, Source
+    from radserve.dicom import DicomSource
+
+MEMORY_LIMIT_BYTES = 2**31
+LIMIT_S = 30.0
+# Not -m: a hostile or mere namesake numpy.py in the current folder would come first. The path is the caller's.
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from radserve._workers._child import main; main()"
+
+
+class StartError(RadserveError):
+    """No worker process can be started here."""
+
+
+class Workers:
+    """Prepares inputs in processes that may crash, stall or swell without harm to this one.
+
+    They are new Python processes, not forks: threads and gRPC channels of this
+    one do not matter. They end with it, however it ends. One that dies of an
+    input is replaced at the next.
+
+    Args:
+        count: How many.
+        memory_limit_bytes: Address space of each.
+        limit_s: Longest time for one input.
+    """
+
+    def __init__(self, count: int, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES, limit_s: float = LIMIT_S) -> None:
+        self._limits = memory_limit_bytes, limit_s
+        self._jobs: queue.SimpleQueue[tuple[Prepare, Future[Prepared]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._children: set[_Child] = set()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, step: Prepare) -> Future[Prepared]:
+        """Have a step carried out; its result is that of ``prepare``, or its error.
+
+        A worker that crashes, or takes too long, gives a DecodeError; if none can be started, StartError.
+        """
+        future: Future[Prepared] = Future()
+        self._jobs.put((replace(step, source=_absolute(step.source)), future))
+        return future
+
+    def close(self) -> None:
+        """End all processes now; what they were at is cancelled."""
+        with self._lock:
+            self._closed = True
+            for child in self._children:
+                child.kill()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        # A child ends with the thread that started it (PR_SET_PDEATHSIG), so this one stays with it.
+        child: _Child | None = None
+        while (job := self._jobs.get()) is not None:
+            step, future = job
+            if self._closed or not future.set_running_or_notify_cancel():
+                future.cancel()
+                continue
+            try:
+                child = child or self._start()
+                answer = child.ask(step)
+            except RadserveError as error:
+                answer = error
+                self._drop(child)
+                child = None
+            if isinstance(answer, RadserveError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._drop(child)
+
+    def _start(self) -> _Child:
+        with self._lock:
+            if self._closed:
+                msg = "closed"
+                raise StartError(msg)
+            child = _Child(*self._limits)
+            self._children.add(child)
+        try:
+            child.wait_until_ready()
+        except StartError:
+            self._drop(child)
+            raise
+        return child
+
+    def _drop(self, child: _Child | None) -> None:
+        if child is not None:
+            with self._lock:
+                self._children.discard(child)
+            child.bury()
+
+
+class _Child:
+    """One worker process."""
+
+    def __init__(self, memory_limit_bytes: int, limit_s: float) -> None:
+        self._limit_s = limit_s
+        limits = [str(os.getpid()), str(memory_limit_bytes), str(limit_s)]
+        command = [multiprocessing.spawn.get_executable(), "-I", "-c", _BOOT, *limits, *sys.path]
+        # The decoders need not have a process of their own in there, nor know the client's secrets.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RADSERVE_")}
+        environment |= {"RADSERVE_ISOLATED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - Python itself
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the caller, who ends it
+            )
+        except OSError as error:
+            msg = f"no worker process can be started: {error.strerror}"
+            raise StartError(msg) from None
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
+
+    def wait_until_ready(self) -> None:
+        try:
+            unpack_answer(receive(self._answers))
+        except (OSError, EOFError, pickle.UnpicklingError):
+            msg = f"a worker process ended with status {self._process.wait()} before its first input"
+            raise StartError(msg) from None
+
+    def ask(self, step: Prepare) -> Any:  # noqa: ANN401 - what was prepared, or an error of the input
+        """What the process answers.
+
+        Raises:
+            DecodeError: It died of the input.
+        """
+        try:
+            send(self._requests, step)
+            return unpack_answer(receive(self._answers))
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            self.kill()  # it may have answered something else instead of dying
+        msg = "the process that read the file crashed: the file is damaged, fetch it again"
+        if self._process.wait() == -signal.SIGALRM:
+            msg = f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall"
+        raise DecodeError(msg)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def bury(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._requests, self._answers):
+            with suppress(OSError):  # what could not be written is not needed any more
+                stream.close()
+
+
+def _absolute(source: Source) -> Source:
+    """The same for a process whose current folder is another one."""
+    if isinstance(source, list | tuple):
+        return [cast("DicomSource", _absolute(one)) for one in source]
+    if isinstance(source, str | os.PathLike):
+        return os.path.abspath(source)  # noqa: PTH100 - a Path would resolve links
+    return source
