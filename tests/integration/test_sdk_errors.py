@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.repositories import write_add_one, write_python
+from support.faulty import SECRET, held, write_faulty, x
+from support.repositories import write_add_one
 from support.servers import raw_server, wait_until, write_certificate
 
 from radserve import (
@@ -37,50 +37,9 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
     from radserve import Model
-
-SECRET = "ZZCANARYZZ"  # noqa: S105 - stands for a patient's name
-# X[0] numbers a request that waits to be let go, X[1] answers with an error, X[2] raises, X[3] gives a NaN.
-STEP = f"""
-import os
-import time
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.folder = args["model_repository"]
-
-    def execute(self, requests):
-        return [self.answer(request) for request in requests]
-
-    def answer(self, request):
-        x = request.inputs()[0].as_numpy()
-        if x[0, 0]:
-            open(os.path.join(self.folder, f"busy_{{x[0, 0]:.0f}}"), "w").close()
-            while not os.path.exists(os.path.join(self.folder, f"let_go_{{x[0, 0]:.0f}}")):
-                time.sleep(0.01)
-        if x[0, 1]:
-            error = pb_utils.TritonError("{SECRET}", pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=error)
-        if x[0, 2]:
-            raise ValueError("{SECRET}")
-        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x + 1 if not x[0, 3] else x * np.nan)])
-"""
-QUEUE = (
-    "dynamic_batching { priority_levels: 3 default_priority_level: 3 default_queue_policy { timeout_action: REJECT"
-    " default_timeout_microseconds: 20000000 allow_timeout_override: true max_queue_size: 2 } }"
-)
-NUMBERS = itertools.count(1)
-
-
-def write_faulty(repository: Path) -> None:
-    write_python(repository, "faulty", STEP)
-    config = repository / "faulty_step" / "config.pbtxt"
-    config.write_text(config.read_text().replace("dynamic_batching { max_queue_delay_microseconds: 0 }", QUEUE))
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +62,6 @@ def model(client: Client) -> Model:
     return client.model("faulty")
 
 
-def x(held: float = 0, error: float = 0, raises: float = 0, nan: float = 0) -> dict[str, Any]:
-    return {"X": np.array([[held, error, raises, nan]], np.float32)}
-
-
 def send(client: Client, model: Model, **changed: Any) -> object:
     """Send a request that the codec would not make."""
     request = _codec.to_request(
@@ -119,20 +74,6 @@ def send(client: Client, model: Model, **changed: Any) -> object:
         else:
             setattr(target, name, value)
     return client._session.transport.call(Infer(request=request), timeout_s=5)
-
-
-@contextmanager
-def held(model: Model, repository: Path) -> Iterator[Future[Any]]:
-    """A request that the model works on until the context ends."""
-    number = next(NUMBERS)
-    busy, let_go = (repository / "faulty_step" / f"{name}_{number}" for name in ("busy", "let_go"))
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(model.infer, x(held=number), timeout_s=60)
-        try:
-            assert wait_until(lambda: busy.exists() or call.done())
-            yield call
-        finally:
-            let_go.touch()
 
 
 def test_a_full_queue_is_overload_at_once(server: EmbeddedServer, model: Model) -> None:

@@ -140,6 +140,9 @@ class Core:
         end = time.monotonic() + timeout_s
         endpoint = yield from self._ready_endpoint(step, timeout_s)
         metadata = self._metadata()
+        full_s = max(0.0, end - time.monotonic())
+        limit_s = self._limit_s(step, endpoint, full_s)
+        end -= full_s - limit_s
 
         def ask(rpc: Rpc) -> Generator[Send, Any, Any]:
             return self._on(endpoint, rpc, max(0.0, end - time.monotonic()), metadata)
@@ -150,6 +153,8 @@ class Core:
             self._pool.report(endpoint, None)
             return Reply(message=read(step, response), endpoint=endpoint.url)
         error = self._translated(response, rpc, endpoint, metadata)
+        if limit_s < full_s and isinstance(error, DeadlineExceededError):
+            error.retry = Retry.ONCE_ELSEWHERE
         self._pool.report(endpoint, error)
         if isinstance(step, IsReady):  # what restricts its health is alive
             return Reply(message=isinstance(error, UnauthenticatedError), endpoint=endpoint.url)
@@ -168,7 +173,7 @@ class Core:
 
         A server that was stopped accepts connections and never answers: each call would wait for it in vain.
         """
-        avoid = step.avoid
+        avoid = self._avoided(step)
         while True:
             endpoint = self._pool.pick(avoid)
             if not endpoint.is_suspect or isinstance(step, IsReady):
@@ -187,6 +192,17 @@ class Core:
             avoid |= {endpoint.url}
             if not self._pool.has_others(avoid):
                 raise error
+
+    def _avoided(self, step: Call) -> frozenset[str]:
+        if step.endpoint in self._options.endpoints:
+            return frozenset(self._options.endpoints) - {step.endpoint}
+        return step.avoid
+
+    def _limit_s(self, step: Call, endpoint: Endpoint, full_s: float) -> float:
+        """How long an attempt may take: a server that was stopped must leave time to ask another one."""
+        avoid = self._avoided(step) | {endpoint.url}
+        can_go_on = self._pool.has_others(avoid, in_use=True) and len(avoid) < self._options.retry.attempts
+        return full_s / 2 if can_go_on else full_s
 
     def _on(
         self, endpoint: Endpoint, rpc: Rpc, timeout_s: float, metadata: tuple[tuple[str, str], ...]

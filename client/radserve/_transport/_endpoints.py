@@ -87,9 +87,11 @@ class Pool:
             chosen.in_flight += 1
             return chosen
 
-    def has_others(self, avoid: frozenset[str]) -> bool:
-        """Whether there is a server that is not to be avoided."""
-        return any(one.url not in avoid for one in self._endpoints)
+    def has_others(self, avoid: frozenset[str], *, in_use: bool = False) -> bool:
+        """Whether there is a server that is not to be avoided, and not left out now."""
+        with self._lock:
+            now = self._clock()
+            return any(one.url not in avoid and (not in_use or one.out_until <= now) for one in self._endpoints)
 
     def drop(self, endpoint: Endpoint) -> None:
         """A call was given up by the caller: it says nothing about the server."""

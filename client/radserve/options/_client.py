@@ -33,7 +33,8 @@ class ClientOptions:
         protocol_key: The key of Triton's restricted protocols, sent as ``triton-grpc-protocol-KEY``.
         protocol_secret: Its value.
         insecure: Allow plain text to a host that is not loopback: patient data and secrets would travel readable.
-        timeout_s: Time budget of a call that names none, all its attempts together.
+        timeout_s: Time budget of a call that names none, all its attempts together. With several endpoints
+            an attempt leaves half of it for another server, so allow twice the longest answer.
         retry: How often a call is made again.
         shared_memory: Hand arrays to a server on this host through system shared memory instead of the connection.
         keepalive_s: Seconds between pings on a connection that carries calls.
