@@ -164,7 +164,7 @@ def test_what_only_a_later_schema_has_is_refused_by_name(change: Callable[[dict[
 
 
 def _with_a_study(tree: dict[str, Any]) -> None:
-    tree["input"]["study"] = {"mode": "every_image"}
+    tree["input"]["study"] = {"mode": "every_image", "combination": "mean"}
 
 
 def _without_a_study(tree: dict[str, Any]) -> None:

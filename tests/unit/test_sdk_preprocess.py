@@ -18,6 +18,7 @@ from radserve.contracts import (
     FixedWindow,
     ImageInput,
     PercentileWindow,
+    PixelAspect,
     Policy,
     Resize,
 )
@@ -104,6 +105,135 @@ def test_for_processing_and_burned_in_text_are_refused_unless_accepted(scope: Sc
     with pytest.raises(OutOfScopeError):
         check_scope(scope, described())
     check_scope(scope, described(**{policy: Policy.ACCEPT}))
+
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.mark.parametrize(
+    ("scope", "refused"),
+    [
+        (Scope(modality="US"), True),
+        (Scope(modality="US", burned_in_annotation="NO"), False),
+        (Scope(modality="US", burned_in_annotation="MAYBE"), True),
+        (Scope(modality="OT", sop_class_uid=SECONDARY_CAPTURE), True),
+        (Scope(modality="OT", sop_class_uid=f"{SECONDARY_CAPTURE}.4"), True),
+        (Scope(modality="OT", sop_class_uid="1.2.840.10008.5.1.4.1.1.77.1.4"), False),
+        (Scope(modality="OT", sop_class_uid=SECONDARY_CAPTURE, burned_in_annotation="NO"), False),
+        (Scope(modality="DX"), False),
+    ],
+)
+def test_what_may_hold_burned_in_text_and_does_not_deny_it_counts_as_holding_it(scope: Scope, refused: bool) -> None:  # noqa: FBT001 - pytest's parameter
+    anything = described(modalities=("US", "OT", "DX"))
+    lenient = described(modalities=("US", "OT", "DX"), burned_in_annotation=Policy.ACCEPT)
+    for contract, policy in ((anything, None), (anything, Policy.ACCEPT), (lenient, Policy.REFUSE)):
+        if refused:
+            with pytest.raises(OutOfScopeError, match="BurnedInAnnotation"):
+                check_scope(scope, contract, burned_in=policy)
+        else:
+            check_scope(scope, contract, burned_in=policy)
+    for policy in (None, Policy.ACCEPT):
+        check_scope(scope, lenient, burned_in=policy)
+
+
+def test_a_localizer_is_refused() -> None:
+    with pytest.raises(OutOfScopeError, match="LOCALIZER"):
+        check_scope(Scope(modality="DX", image_type="ORIGINAL\\PRIMARY\\LOCALIZER"), described())
+    check_scope(Scope(modality="DX", image_type="ORIGINAL\\PRIMARY\\AXIAL"), described())
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"),
+    [
+        (Scope(modality="CT"), "Modality is CT, outside what the model accepts: DX, CR"),
+        (Scope(modality="DOE^JOHN"), "Modality is outside what the model accepts: DX, CR"),
+        (Scope(modality="DX", view_position="LL"), "ViewPosition is LL, outside what the model accepts: PA"),
+        (Scope(modality="DX", view_position="DOE"), "ViewPosition is outside what the model accepts: PA"),
+    ],
+)
+def test_a_refusal_tells_defined_terms_and_nothing_that_somebody_typed(scope: Scope, told: str) -> None:
+    with pytest.raises(OutOfScopeError, match=told) as caught:
+        check_scope(scope, described(view_positions=("PA",)))
+    assert "DOE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop", "fits"),
+    [
+        ((16, 16), None, True),
+        ((15, 64), None, False),
+        ((64, 15), None, False),
+        ((1, 1), None, False),
+        ((20, 64), Crop(top=0.5), False),
+    ],
+)
+def test_an_image_of_less_than_a_quarter_of_the_models_size_is_refused(
+    shape: tuple[int, int],
+    crop: Crop | None,
+    fits: bool,  # noqa: FBT001 - pytest's parameter
+) -> None:
+    picture = image(np.arange(np.prod(shape)).reshape(shape))
+    contract = described(rows=64, columns=64, crop=crop)
+    if fits:
+        image_to_wire(picture, contract)
+    else:
+        with pytest.raises(OutOfScopeError, match="too small: the model reads 64 x 64"):
+            image_to_wire(picture, contract)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        image(np.full((8, 8), 5)),
+        image(np.full((8, 8), np.arange(8) + 1000.0)),
+        image(np.where(np.eye(8) > 0, -2000, 5), valid=np.eye(8) == 0),
+        image(np.zeros((8, 8)), valid=np.zeros((8, 8), bool)),
+        Image(values=np.full((8, 8, 3), [10, 20, 30], np.uint8), photometric_interpretation="RGB"),
+    ],
+    ids=["one value", "all above the window", "all but the padding", "nothing but padding", "one colour"],
+)
+@pytest.mark.parametrize("aspect", Aspect)
+def test_an_image_that_shows_nothing_is_refused(picture: Image, aspect: Aspect) -> None:
+    with pytest.raises(OutOfScopeError, match="contrast"):
+        image_to_wire(picture, described(photometric="RGB", resize=Resize(aspect=aspect)))
+
+
+def test_one_pixel_that_differs_is_contrast() -> None:
+    values = np.zeros((301, 203))
+    values[150, 101] = 200
+    assert image_to_wire(image(values), described(rows=301, columns=203)).max() > 0
+
+
+@pytest.mark.parametrize(("pixel_aspect", "rows"), [(None, 8), (1.0, 8), (0.5, 4), (2.0, 8)])
+def test_square_pixels_take_the_shape_of_the_patient(pixel_aspect: float | None, rows: int) -> None:
+    values = np.full((8, 8), 300.0)
+    values[0, 0] = 200
+    picture = image(values, pixel_aspect=pixel_aspect)
+    square = described(rows=8, columns=8, resize=Resize(aspect=Aspect.PAD, pixels=PixelAspect.SQUARE))
+    wire = image_to_wire(picture, square)[..., 0]
+    assert (wire.max(axis=1) > 0).sum() == rows
+    assert (wire.max(axis=0) > 0).sum() == (4 if pixel_aspect == 2 else 8)
+    ignored = described(rows=8, columns=8, resize=Resize(aspect=Aspect.PAD))
+    assert (image_to_wire(picture, ignored) > 0).all()
+
+
+@pytest.mark.parametrize("pixel_aspect", [np.nan, 0.0, 1e-9, 1e9, np.inf])
+def test_pixels_of_an_impossible_shape_are_refused_where_it_matters(pixel_aspect: float) -> None:
+    picture = image(np.arange(64).reshape(8, 8), pixel_aspect=pixel_aspect)
+    image_to_wire(picture, described())
+    with pytest.raises(DecodeError, match="PixelSpacing"):
+        image_to_wire(picture, described(resize=Resize(pixels=PixelAspect.SQUARE)))
+
+
+def test_a_circle_in_the_patient_is_a_circle_on_the_wire() -> None:
+    # Half a millimetre between rows, a quarter between columns.
+    y, x = np.mgrid[:80, :160]
+    values = 250.0 * (((y - 39.5) * 0.5) ** 2 + ((x - 79.5) * 0.25) ** 2 < 15**2)
+    picture = image(values, pixel_aspect=2.0)
+    for aspect in (Aspect.PAD, Aspect.CROP):
+        square = described(rows=40, columns=48, resize=Resize(aspect=aspect, pixels=PixelAspect.SQUARE))
+        drawn = image_to_wire(picture, square)[..., 0] > 127
+        assert abs(int(drawn.any(axis=0).sum()) - int(drawn.any(axis=1).sum())) <= 1
 
 
 @pytest.mark.parametrize(

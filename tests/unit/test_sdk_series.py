@@ -10,7 +10,7 @@ from support.datasets import item, make
 from support.sdk_contracts import TEST_FILES
 from support.series import enhanced, stack
 
-from radserve.dicom import open_series
+from radserve.dicom import open_series, read_image
 from radserve.errors import (
     DecodeError,
     DicomError,
@@ -257,3 +257,53 @@ def test_the_slice_location_of_a_group_alone_is_no_place() -> None:
     half.PerFrameFunctionalGroupsSequence[2] = item()
     with pytest.raises(MissingAttributeError, match="ImagePositionPatient"):
         open_series(half)
+
+
+def _regions(*deltas: tuple[float, float]) -> list[Dataset]:
+    return [item(PhysicalDeltaY=y, PhysicalDeltaX=x) for y, x in deltas]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, None),
+        ({"PixelSpacing": [0.5, 0.25], "PixelAspectRatio": [1, 1]}, 2),
+        ({"ImagerPixelSpacing": [0.3, 0.1]}, 3),
+        ({"NominalScannedPixelSpacing": [0.3, 0.1]}, 3),
+        ({"PixelAspectRatio": [2, 1]}, 2),
+        ({"SequenceOfUltrasoundRegions": _regions((0.02, -0.01), (0.04, 0.02))}, 2),
+        ({"SequenceOfUltrasoundRegions": _regions((0.02, 0.01), (0.01, 0.01))}, None),
+        ({"PixelSpacing": [0, 0.25]}, np.nan),
+        ({"PixelSpacing": [1]}, np.nan),
+        ({"PixelAspectRatio": [1, 0]}, np.nan),
+    ],
+)
+def test_the_shape_of_pixels_is_what_the_file_says_first(attributes: dict[str, Any], expected: float | None) -> None:
+    found = read_image(make(**attributes)).pixel_aspect
+    assert found == (expected if expected is None else pytest.approx(expected, nan_ok=True))
+
+
+def test_an_image_says_where_it_lies() -> None:
+    image = read_image(slices(orientation=OBLIQUE, spacing_mm=(5, 0.5, 0.25))[2])
+    assert image.geometry is not None
+    assert image.geometry.position_mm == pytest.approx((-10 - 0.6 * 10, -20 + 0.8 * 10, 30))
+    assert image.geometry.normal == pytest.approx((-0.6, 0.8, 0))
+    assert (image.geometry.slice_spacing_mm, image.pixel_aspect, image.frame_number) == (None, 2, None)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ImagePositionPatient": [0, 0]},
+        {"ImagePositionPatient": [0, 0, 1e9]},
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+        {"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]},
+        {"PixelSpacing": [0, 1]},
+        {"PixelSpacing": None},
+    ],
+)
+def test_a_plane_that_breaks_the_standard_is_none(attributes: dict[str, Any]) -> None:
+    (one,) = slices(1)
+    for keyword, value in attributes.items():
+        setattr(one, keyword, value)
+    assert read_image(one).geometry is None

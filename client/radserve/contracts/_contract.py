@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from radserve.contracts._inputs import ImageInput, TextInput, WaveformInput
+from radserve.contracts._inputs import Combination, EveryImage, ImageInput, TextInput, WaveformInput
 from radserve.contracts._tensors import Code, Name, Struct, TensorSpec
 from radserve.contracts._wire import Evidence, Task, wire_tensors
 from radserve.errors import ContractError
@@ -124,6 +124,13 @@ def _expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple
         raise ValueError(msg)
     if bool(contract.labels) != contract.task.has_labels:
         msg = f"a contract of task {contract.task.value} {'needs' if contract.task.has_labels else 'has no'} labels"
+        raise ValueError(msg)
+    study = contract.input.study if isinstance(contract.input, ImageInput) else None
+    is_exclusive = contract.exclusive and contract.task is Task.IMAGE_CLASSIFICATION
+    if is_exclusive and isinstance(study, EveryImage) and study.combination is not Combination.MEAN:
+        msg = (
+            f"of exclusive labels only the mean adds up to 1: combine the images by mean, not {study.combination.value}"
+        )
         raise ValueError(msg)
     if len({label.name for label in contract.labels}) != len(contract.labels):
         msg = "two labels have the same name"

@@ -69,7 +69,7 @@ def _check_burned_in(scope: Scope) -> None:
     if "YES" in told:
         msg = "BurnedInAnnotation is YES: images that may name a patient are refused; have the text removed"
         raise OutOfScopeError(msg)
-    drawn = scope.modality in _DRAWN_MODALITIES or (scope.sop_class_uid or "").startswith(_SECONDARY_CAPTURE)
+    drawn = scope.modality in _DRAWN_MODALITIES or f"{scope.sop_class_uid}.".startswith(f"{_SECONDARY_CAPTURE}.")
     if drawn and "NO" not in told:
         msg = (
             "BurnedInAnnotation is missing, and ultrasound and secondary captures may hold text that names a patient:"
