@@ -202,7 +202,9 @@ def test_highdicom_reads_the_report(tmp_path: Path) -> None:
     read = hd.sr.srread(tmp_path / "sr.dcm").content
     assert isinstance(read, hd.sr.MeasurementReport)
     found = read.get_planar_roi_measurement_groups()
-    assert [str(group.finding_type.meaning) for group in found] == ["Liver", "Lesion"]
+    assert [group.finding_type for group in found] == [
+        hd.sr.CodedConcept(*code) for code in (("10200004", "SCT", "Liver"), ("52988006", "SCT", "Lesion"))
+    ]
 
 
 def test_the_report_refers_to_the_frames_of_its_segmentation(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, cast
 
 import highdicom as hd
 import highdicom.seg
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage
+from pydicom.uid import CTImageStorage
 
 from radserve.errors import InputError
 from radserve.reports._context import LOCAL_SCHEME, MANUFACTURER, Context, new_uid
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from radserve.results import Region, Segmentation
 
 _SERIES_NUMBER = 9002
-_IMAGE_PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 _MACROS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -39,7 +39,9 @@ def segmentation_image(result: Segmentation, source: Source) -> Dataset:
             raise InputError(msg)
     planes = [_plane(dataset, number) for dataset, number in images]
     has_geometry = all(planes)
-    stand_ins = [_stand_in(context, plane if has_geometry else {}, rows, columns) for plane in planes]
+    if not has_geometry:
+        planes = _placeless(len(planes))
+    stand_ins = [_stand_in(context, plane, rows, columns) for plane in planes]
     report = highdicom.seg.Segmentation(
         source_images=stand_ins,
         pixel_array=result.label_map.reshape(-1, rows, columns),
@@ -56,7 +58,8 @@ def segmentation_image(result: Segmentation, source: Source) -> Dataset:
         content_label="AI_RESULT",
         omit_empty_frames=bool(result.label_map.any()),
     )
-    if not has_geometry and "PatientOrientation" not in report:
+    if not has_geometry:
+        _unplace(report, [str(stand_in.SOPInstanceUID) for stand_in in stand_ins])
         report.PatientOrientation = images[0][0].get("PatientOrientation") or ""
     _refer(report, {str(stand_in.SOPInstanceUID): image for stand_in, image in zip(stand_ins, images, strict=True)})
     _list_once(report, context)
@@ -95,17 +98,48 @@ def _plane(dataset: Dataset, number: int | None) -> dict[str, object]:
 
 
 def _stand_in(context: Context, plane: dict[str, object], rows: int, columns: int) -> Dataset:
-    """A single-frame image of the same place: highdicom takes no stack of frames of older multi-frame classes."""
+    """A single-frame image of the same place: highdicom takes no frames of older multi-frame classes."""
     return context.stand_in(
-        SOPClassUID=CTImageStorage if plane else ComputedRadiographyImageStorage,
+        SOPClassUID=CTImageStorage,
         SOPInstanceUID=new_uid(),
         SeriesInstanceUID=context.sources[0].SeriesInstanceUID,
         Modality="OT",
         Rows=rows,
         Columns=columns,
+        PositionReferenceIndicator="",
         **plane,
-        **({"PositionReferenceIndicator": ""} if plane else {}),
     )
+
+
+def _placeless(count: int) -> list[dict[str, object]]:
+    """Planes one behind the other, for highdicom alone: it takes no stack that has no place."""
+    common = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], "SliceThickness": 1}
+    frame_of_reference = new_uid()
+    return [
+        {**common, "FrameOfReferenceUID": frame_of_reference, "ImagePositionPatient": [0, 0, index]}
+        for index in range(count)
+    ]
+
+
+def _unplace(report: Dataset, order: list[str]) -> None:
+    """Take the planes out again; frames are numbered in their stack instead (PS3.3 C.7.6.16.2.2)."""
+    del report.FrameOfReferenceUID, report.PositionReferenceIndicator
+    shared = report.SharedFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        shared.pop(keyword, None)
+    position = report.DimensionIndexSequence[1]
+    position.DimensionIndexPointer = tag_for_keyword("InStackPositionNumber")
+    position.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
+    position.DimensionDescriptionLabel = "In-Stack Position Number"
+    for groups in report.PerFrameFunctionalGroupsSequence:
+        for keyword in ("PlanePositionSequence", "PixelMeasuresSequence", "PlaneOrientationSequence"):
+            groups.pop(keyword, None)
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        (frame,) = groups.FrameContentSequence
+        frame.StackID = "1"
+        frame.InStackPositionNumber = 1 + order.index(str(source.ReferencedSOPInstanceUID))
+        segment, _ = frame.DimensionIndexValues
+        frame.DimensionIndexValues = [segment, frame.InStackPositionNumber]
 
 
 def _describe(result: Segmentation, region: Region) -> highdicom.seg.SegmentDescription:
