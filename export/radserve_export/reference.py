@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radserve.contracts import LOG_PROBABILITY, Datatype, Task, TensorSpec, TextInput, wire_tensors
+from radserve.contracts import LOG_PROBABILITY, Datatype, Task, TensorSpec, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.graphs import NETWORK_INPUT, TOKEN_IDS
 from radserve_export.graphs.checked import Chain, signature
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from radserve.contracts import ImageInput
     from radserve_export.ensemble import Step
     from radserve_export.network import Arrays, Network
     from radserve_export.spec import Spec
@@ -114,7 +115,10 @@ def tokenizer_of(spec: Spec, network: Network, given: TextTokenizer | None) -> T
             raise SpecError(msg)
         return given
     if given is not None or not isinstance(spec.input, TextInput):
-        why = "leave the spec's tokenizer out" if given else "take task: text_classification, input: {kind: text}"
+        length = signature(network.graph)[0][0].dims[-1]
+        described = f"{{kind: text, languages: [en], max_tokens: {length if length > 0 else 'LONGEST'}}}"
+        block = f"task: text_classification, labels, and input: {described}, with the languages that it was trained on"
+        why = "leave the spec's tokenizer out" if given else f"take {block}"
         msg = f"{spec.name}: the model reads text with a layer of its own: {why}"
         raise SpecError(msg)
     return parse_tokenizer(network.tokenizer, f"the text layer of {spec.model}")
@@ -138,7 +142,7 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
         have not in (-1, want) for have, want in zip(inputs[0].dims, dims, strict=True)
     ):
         msg = f"{spec.name}: the model takes {list(inputs[0].dims)}, but the spec's input gives {list(dims)}"
-        raise SpecError(msg)
+        raise SpecError(msg + _remedy(spec.input, inputs[0].dims))
     rules_of(spec.task).check_network(spec, network)
     if tokenizer is not None and network.vocabulary is not None and tokenizer.vocabulary > network.vocabulary:
         msg = (
@@ -147,6 +151,25 @@ def check_fit(spec: Spec, network: Network, tokenizer: TextTokenizer | None) -> 
         )
         raise SpecError(msg)
     return wire
+
+
+def _remedy(described: ImageInput | WaveformInput | TextInput, wanted: Sequence[int]) -> str:
+    """What an input must say for a network of such dims; nothing where none would do."""
+    if isinstance(described, TextInput):
+        names: tuple[str, ...] = ("max_tokens",)
+    elif isinstance(described, WaveformInput):
+        names = ("samples", "number of leads")
+    else:
+        names = (*(("slices",) if len(described.grid) > 2 else ()), "rows", "columns", "photometric")  # noqa: PLR2004 - rows and columns
+    photometric = {1: "MONOCHROME2", 3: "RGB"}
+    if len(names) != len(wanted) or (names[-1] == "photometric" and wanted[-1] not in (-1, *photometric)):
+        return ""
+    said = [
+        f"{name}: {photometric[size] if name == 'photometric' else size}"
+        for name, size in zip(names, wanted, strict=True)
+        if size > 0
+    ]
+    return f": it takes input: {{{', '.join(said)}}}"
 
 
 def check_outputs(stage: Stage, spec: Spec) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from radserve.contracts import EVIDENCE, Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
 from radserve_export.serving import Block, Count, Serving
+from radserve_export.spec_fields import in_words
 from radserve_export.synthetic import labels
 from radserve_export.yaml_file import read_yaml
 
@@ -257,16 +258,16 @@ def load_spec(path: Path) -> Spec:
         SpecError: It cannot be read, is not YAML, a field is wrong, or fields
             contradict one another; the message names the field, or line and column.
     """
+    content = None
     try:
-        spec = msgspec.convert(read_yaml(path), Spec, builtin_types=(dt.datetime, dt.date))
+        content = read_yaml(path)
+        spec = msgspec.convert(content, Spec, builtin_types=(dt.datetime, dt.date))
     except OSError as error:
         msg = f"cannot read the spec {path}: {error.strerror}"
         raise SpecError(msg) from error
     except (msgspec.ValidationError, RecursionError) as error:
-        told = str(error)
-        if "at `$.task`" in told:
-            told += f": use one of {', '.join(task.value for task in Task)}"
-        msg = f"{path} is not an export spec: {told} (export/specs/ has examples)"
+        told = in_words(str(error), content, Spec)
+        msg = f"{path} is not an export spec: {told} (export/specs/README.md lists all fields)"
         raise SpecError(msg) from error
     problem = _contradiction(spec)
     if problem is not None:

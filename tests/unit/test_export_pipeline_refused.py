@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import yaml
 from support.exports import (
     dense_network,
     image_spec,
@@ -21,6 +22,7 @@ from support.exports import (
 
 from radserve.errors import ParityError, RepositoryError, SpecError
 from radserve_export import pipeline
+from radserve_export.reference import check_fit
 from radserve_export.spec import load_spec
 from radserve_export.tasks.classification import check_activation
 
@@ -52,7 +54,7 @@ def test_a_failed_parity_gate_publishes_nothing(
         (image_spec(labels=[label("a"), label("b")]), "the model gives [3] values, but the spec has 2 labels"),
         (
             image_spec(input={**image_spec()["input"], "rows": 5}),
-            "the model takes [4, 3, 1], but the spec's input gives [5, 3, 1]",
+            "[5, 3, 1]: it takes input: {rows: 4, columns: 3, photometric: MONOCHROME2}",
         ),
     ],
 )
@@ -63,6 +65,38 @@ def test_a_model_that_does_not_fit_its_spec_is_told(
     with pytest.raises(SpecError) as caught:
         pipeline.export(spec, tmp_path / "models")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dims", "told"),
+    [
+        ([4, 3, 3], r"gives \[4, 3, 1\]: it takes input: \{rows: 4, columns: 3, photometric: RGB\}"),
+        ([-1, -1, 3], r"gives \[4, 3, 1\]: it takes input: \{photometric: RGB\}"),
+        ([4, 3, 5], r"gives \[4, 3, 1\]$"),
+        ([12], r"gives \[4, 3, 1\]$"),
+    ],
+)
+def test_the_input_that_a_network_takes_is_named(tmp_path: Path, dims: list[int], told: str) -> None:
+    network = dense_network()
+    shape = network.graph.graph.input[0].type.tensor_type.shape
+    del shape.dim[1:]
+    for size in dims:
+        shape.dim.add(**({"dim_value": size} if size > 0 else {"dim_param": "any"}))
+    with pytest.raises(SpecError, match=told):
+        check_fit(load_spec(write_spec(tmp_path, image_spec())), network, None)
+
+
+def test_a_model_with_a_text_layer_is_told_all_of_the_input_it_needs(
+    tmp_path: Path, use_network: Callable[[Network], None]
+) -> None:
+    write_tokenizer(tmp_path / "of_the_layer.json")
+    use_network(replace(token_network(), tokenizer=(tmp_path / "of_the_layer.json").read_bytes()))
+    spec = {"name": "words", "task": "tensors", "model": "words.keras"}
+    with pytest.raises(SpecError, match=r"input: \{kind: text, languages: \[en\], max_tokens: 6\}") as caught:
+        pipeline.export(write_spec(tmp_path, spec), tmp_path / "models")
+    given = yaml.safe_load(str(caught.value).partition("input: ")[2].partition(", with")[0])
+    path = write_spec(tmp_path, text_spec(tokenizer=None, input=given))
+    assert pipeline.export(path, tmp_path / "models").version == 1
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.exports import image_spec, label, text_spec, write_spec
 
 from radserve.errors import SpecError
 from radserve_export.spec import load_spec
+from radserve_export.spec_reference import reference
 
-if TYPE_CHECKING:
-    from pathlib import Path
+SPECS = Path(__file__).resolve().parents[2] / "export/specs"
 
 
 def _image(**changes: Any) -> dict[str, Any]:
@@ -96,3 +97,57 @@ def test_what_is_no_yaml_is_one_line_with_its_place(tmp_path: Path, content: byt
 def test_task_tensors_needs_three_fields(tmp_path: Path) -> None:
     spec = load_spec(write_spec(tmp_path, {"name": "t", "task": "tensors", "model": "m.keras"}))
     assert spec.serving.max_batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({}, "it lacks name, task, model ("),
+        (image_spec(name="Has Spaces"), "name must be small letters, digits and _, a letter first ("),
+        (image_spec(input={"kind": "image"}), "input lacks modalities, rows, columns, window ("),
+        (image_spec(input={"rows": 4}), "input lacks kind: image, waveform, text ("),
+        (image_spec(input=_image(window={"kind": "fixed"})), "input.window lacks center, width ("),
+        (
+            image_spec(labels=[label("a"), {"name": "b", "code": {"scheme": "X"}}]),
+            "labels[1].code lacks value, meaning (",
+        ),
+        (image_spec(max_batch_size=8), "it has no field max_batch_size: it belongs under serving ("),
+        (image_spec(serving={"que": {}}), "serving has no field que: do you mean queue? ("),
+        (
+            image_spec(parity={"outputs": {"P": {"tol": 1}}}),
+            "parity.outputs[...] has no field tol: do you mean rtol? (",
+        ),
+        (
+            image_spec(input=_image(crop={"margin": 1})),
+            "input.crop has no field margin: it has top, left, bottom, right (",
+        ),
+        (image_spec(input=_image(photometric="YBR")), "use one of MONOCHROME2, RGB ("),
+        (image_spec(input={"kind": "pixels"}), "use one of image, waveform, text ("),
+        (image_spec(task="image_regression"), "use one of image_classification, signal_classification, "),
+    ],
+)
+def test_what_is_wrong_is_told_in_words_with_all_that_lacks(tmp_path: Path, spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(write_spec(tmp_path, spec))
+    assert told in str(caught.value)
+
+
+def test_the_reference_of_all_fields_is_current() -> None:
+    assert (SPECS / "README.md").read_text(encoding="utf-8") == reference()
+
+
+def test_the_reference_lists_every_field_with_its_meaning() -> None:
+    lines = reference().splitlines()
+    for line in (
+        "| `max_batch_size` | whole number from 0 to 4096 | `64` | Largest batch;",
+        "| `name` | text: small letters",
+    ):
+        assert any(one.startswith(line) for one in lines), line
+    for wanted in ("photometric", "network_input", "exclusive", "window", "resize", "labels", "versions_kept"):
+        (row,) = [one for one in lines if one.startswith(f"| `{wanted}` ") and not one.startswith("| `labels` | text")]
+        assert row.split(" | ")[-1].rstrip(" |"), row
+
+
+def test_the_references_example_is_a_spec(tmp_path: Path) -> None:
+    (tmp_path / "chest.yaml").write_text(reference().partition("```yaml\n")[2].partition("```")[0])
+    assert load_spec(tmp_path / "chest.yaml").name == "chest"
