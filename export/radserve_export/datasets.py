@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from radserve.contracts import ImageInput, TextInput, WaveformInput
+from radserve.contracts import ImageInput, TextInput, WaveformInput, WholeVolume
 from radserve.dicom import open_dicom
 from radserve.errors import InputError, SpecError
 from radserve.preprocess import check_scope, image_to_wire, waveform_to_wire
@@ -125,8 +125,8 @@ def _load_npz(spec: Spec, path: Path) -> tuple[Dataset, Dataset | None]:
 
 def _of_wire(spec: Spec, path: Path, x: NDArray[np.generic], y: NDArray[np.generic]) -> Dataset:
     if isinstance(spec.input, ImageInput):
-        expected: tuple[int, ...] = (spec.input.rows, spec.input.columns, spec.input.channels)
-        x = x[..., np.newaxis] if x.ndim == 3 else x  # noqa: PLR2004 - (n, rows, columns)
+        expected: tuple[int, ...] = (*spec.input.grid, spec.input.channels)
+        x = x[..., np.newaxis] if x.ndim == len(expected) else x
     elif isinstance(spec.input, WaveformInput):
         expected = (spec.input.samples, len(spec.input.leads))
     else:
@@ -198,6 +198,9 @@ def to_wire(spec: Spec, source: Path | bytes) -> NDArray[np.generic]:
     """
     if not isinstance(spec.input, ImageInput | WaveformInput):
         msg = f"{spec.name} does not take files: leave them out"
+        raise SpecError(msg)
+    if isinstance(spec.input, ImageInput) and isinstance(spec.input.study, WholeVolume):
+        msg = f"{spec.name} reads whole volumes, a file holds a slice: give the volumes as arrays"
         raise SpecError(msg)
     file = open_dicom(source)
     check_scope(file.scope, spec.input)

@@ -39,23 +39,25 @@ def segmentation_spec(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (spec | changes).items() if value is not None}
 
 
-def pixel_network(classes: int = 3, *, rows: int = ROWS, columns: int = COLUMNS) -> Network:
+def pixel_network(classes: int = 3, *, rows: int = ROWS, columns: int = COLUMNS, slices: int | None = None) -> Network:
     """Logits of each pixel from its brightness alone; it is its own reference.
 
     Args:
         classes: 3 gives background, organ and lesion; 1 gives the organ's logit.
         rows: Height of the image.
         columns: Its width.
+        slices: Of a volume, how many it has.
     """
+    grid = [rows, columns] if slices is None else [slices, rows, columns]
     weights, biases = (_WEIGHTS, _BIASES) if classes > 1 else (_WEIGHTS[1:2], _BIASES[1:2])
-    given: list[int | str | None] = [BATCH, rows, columns, classes]
+    given: list[int | str | None] = [BATCH, *grid, classes]
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", [NETWORK_INPUT, "weights"], ["weighted"], "weigh"),
             helper.make_node("Add", ["weighted", "biases"], [NETWORK_OUTPUT], "shift"),
         ],
         "network",
-        [helper.make_tensor_value_info(NETWORK_INPUT, TensorProto.FLOAT, [BATCH, rows, columns, 1])],
+        [helper.make_tensor_value_info(NETWORK_INPUT, TensorProto.FLOAT, [BATCH, *grid, 1])],
         [helper.make_tensor_value_info(NETWORK_OUTPUT, TensorProto.FLOAT, given)],
         [
             numpy_helper.from_array(np.array([weights], np.float32), "weights"),

@@ -59,8 +59,12 @@ def write_picture(label_map: NDArray[np.uint8], path: Path, *, force: bool) -> N
     """Write a label map; its pixels are the labels' values, and nothing else is in the file.
 
     Raises:
-        InputError: The file is there already, or cannot be written.
+        InputError: The file is there already, cannot be written, or the map is that
+            of many images.
     """
+    if label_map.ndim > 2:  # noqa: PLR2004 - rows and columns
+        msg = "the label map is that of many images, and a PNG file holds one: take it from predict() in Python"
+        raise InputError(msg)
     from PIL import Image  # noqa: PLC0415 - slow, and seldom needed
 
     content = io.BytesIO()

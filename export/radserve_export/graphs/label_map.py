@@ -32,6 +32,8 @@ def class_count(spec: Spec) -> int:
 def label_map_graph(spec: Spec) -> onnx.ModelProto:
     """NETWORK_OUTPUT ``(batch, rows, columns, classes)`` -> LABEL_MAP ``(batch, rows, columns)`` uint8.
 
+    Of a volume, both have slices in front of the rows.
+
     Of exclusive classes the largest value counts, the first of equal ones; a
     softmax would not change which that is. A single label counts from its
     threshold on.
@@ -40,7 +42,7 @@ def label_map_graph(spec: Spec) -> onnx.ModelProto:
         spec: Image size, labels, whether they are exclusive, and the threshold.
     """
     described = cast("ImageInput", spec.input)
-    shape: list[int | str | None] = [BATCH, described.rows, described.columns]
+    shape: list[int | str | None] = [BATCH, *described.grid]
     constants = []
     if spec.exclusive:
         nodes = [helper.make_node("ArgMax", [NETWORK_OUTPUT], ["label"], "label", axis=-1, keepdims=0)]

@@ -61,7 +61,7 @@ class Segmentation:
             raise SpecError(msg)
         _, (output,) = signature(network.graph)
         described = spec.input
-        wanted = (described.rows, described.columns, class_count(spec)) if isinstance(described, ImageInput) else ()
+        wanted = (*described.grid, class_count(spec)) if isinstance(described, ImageInput) else ()
         if len(output.dims) != len(wanted) or any(
             have not in (-1, want) for have, want in zip(output.dims, wanted, strict=True)
         ):
