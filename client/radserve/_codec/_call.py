@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import os
 import random
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from radserve._codec._deadline import Deadline
 from radserve.errors import ClientClosedError, InputError
-from radserve.options import ClientOptions, RetryPolicy
+from radserve.options import ClientOptions
 
 if TYPE_CHECKING:
     from radserve.contracts import Contract, Policy
-    from radserve.options import TLS, Priority
+    from radserve.options import TLS, Priority, RetryPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +27,23 @@ class CallOptions:
         deadline: One budget over all its attempts.
         endpoints: ``host:port`` of all servers that it may go to.
         retry: How often an attempt is made again.
+        random: Gives numbers from 0 to 1, for pauses.
+        request_id: For the server's log; the same for all its attempts.
         frame: Which frame of a multi-frame image.
         burned_in: The client's policy for burned-in text.
         priority: How urgent it is.
-        queue_timeout_s: How long it may wait in the server's queue; None as long as the attempt may take.
-        random: Gives numbers from 0 to 1, for pauses.
+        queue_timeout_s: How long it may wait in the server's queue; None as long as the call may take.
     """
 
     deadline: Deadline
     endpoints: tuple[str, ...]
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy
+    random: Callable[[], float]
+    request_id: str
     frame: int | None = None
     burned_in: Policy | None = None
     priority: Priority | None = None
     queue_timeout_s: float | None = None
-    random: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
         """Refuse a queue timeout that is no time."""
@@ -102,6 +105,8 @@ class Calls:
             deadline=Deadline(self._options.timeout_s if timeout_s is None else timeout_s),
             endpoints=self._options.endpoints,
             retry=self._options.retry,
+            random=random.random,
+            request_id=uuid.uuid4().hex,
             burned_in=self._options.burned_in_annotation,
             **given,
         )

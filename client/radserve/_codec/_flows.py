@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from radserve._codec._call import ContractCell
@@ -53,9 +52,13 @@ def prepare_step(step: Prepare) -> Prepared:
 
 def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[Prediction]:
     """Answer one input, by the contract that is served."""
+    made: dict[int, Prepared] = {}
 
     def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Prediction]:
-        prepared = yield Prepare(contract=contract, source=source, frame=call.frame, burned_in=call.burned_in)
+        prepared = made.get(contract.version)
+        if prepared is None:
+            prepared = yield Prepare(contract=contract, source=source, frame=call.frame, burned_in=call.burned_in)
+            made[contract.version] = prepared
         answers = []
         for arrays in batches(prepared, contract.max_batch_size):
             answers.append((yield from _inferred(contract, arrays, call, endpoints)))  # noqa: PERF401 - no comprehension yields
@@ -170,22 +173,26 @@ def _by_current_contract(
     servers get a new version one after the other, is left aside in this call.
     """
     contract, endpoints, is_renewed = cell.contract, call.endpoints, False
-    while True:
-        try:
-            return (yield from attempt(contract, endpoints))
-        except ModelNotFoundError as error:
-            missing = error
-        read, endpoint = yield from _read(contract.name, call, missing.endpoint)
-        served = _public(contract.name, read)
-        others = tuple(one for one in endpoints if one != endpoint)
-        is_other = served.version > contract.version or (served.version < contract.version and not others)
-        if is_other and not is_renewed:
-            cell.contract = contract = served
-            endpoints, is_renewed = (endpoint,), True
-        elif others:
-            endpoints = others
-        else:
-            raise missing
+    missing: list[ModelNotFoundError] = []
+    try:
+        while True:
+            try:
+                return (yield from attempt(contract, endpoints))
+            except ModelNotFoundError as error:
+                missing.append(error)
+            read, endpoint = yield from _read(contract.name, call, missing[-1].endpoint)
+            served = _public(contract.name, read)
+            others = tuple(one for one in endpoints if one != endpoint)
+            is_other = served.version > contract.version or (served.version < contract.version and not others)
+            if is_other and not is_renewed:
+                cell.contract = contract = served
+                endpoints, is_renewed = (endpoint,), True
+            elif others:
+                endpoints = others
+            else:
+                raise missing[-1]
+    finally:
+        missing.clear()  # an error that this frame holds would hold this frame, and with it the pixels
 
 
 def _public(name: str, contract: Contract | None) -> Contract:
@@ -198,18 +205,16 @@ def _public(name: str, contract: Contract | None) -> Contract:
 def _inferred(
     contract: Contract, arrays: Mapping[str, NDArray[Any]], call: CallOptions, endpoints: Endpoints
 ) -> Flow[Answer]:
-    request_id = uuid.uuid4().hex  # the same for all attempts: one question
-
     def infer(avoid: frozenset[str], remaining_s: float) -> Infer:
         in_queue_s = remaining_s if call.queue_timeout_s is None else min(remaining_s, call.queue_timeout_s)
         request = to_request(
-            contract, arrays, request_id=request_id, priority=call.priority, queue_timeout_s=in_queue_s
+            contract, arrays, request_id=call.request_id, priority=call.priority, queue_timeout_s=in_queue_s
         )
         return Infer(request=request, avoid=avoid)
 
     reply = yield from _ask(contract.name, infer, call, endpoints)
     batch_size = len(next(iter(arrays.values())))
-    return to_answer(contract, reply.message, batch_size=batch_size, request_id=request_id)
+    return to_answer(contract, reply.message, batch_size=batch_size, request_id=call.request_id)
 
 
 def _read(name: str, call: CallOptions, endpoint: str | None = None) -> Flow[tuple[Contract | None, str]]:
@@ -219,6 +224,9 @@ def _read(name: str, call: CallOptions, endpoint: str | None = None) -> Flow[tup
         return ReadConfig(model=name, avoid=avoid, endpoint=None if endpoint in avoid else endpoint)
 
     reply = yield from _ask(name, read, call, call.endpoints)
+    if reply.message.name != name:
+        msg = f"the server answers for another model than {name}: check what stands at {reply.endpoint}"
+        raise ContractError(msg)
     return read_contract(reply.message), reply.endpoint
 
 
@@ -236,23 +244,26 @@ def _ask(
     not_these = frozenset(call.endpoints).difference(endpoints)
     avoid = not_these
     failures: list[ServerError] = []
-    while True:
-        remaining_s = call.deadline.remaining_s(model)
-        try:
-            reply: Reply = yield Ask(call=make(avoid, remaining_s), timeout_s=remaining_s)
-        except ServerError as error:
-            failure = error
-        else:
-            return reply
-        if isinstance(failure, ModelNotFoundError):
-            failure = yield from _missing(failure, call)
-        failures.append(failure)
-        wait = next_attempt(call.retry, failures, endpoints, call.deadline.remaining_or_zero_s(), call.random)
-        if wait is None:
-            raise failure
-        avoid = not_these | wait.avoid
-        if wait.seconds:
-            yield Sleep(seconds=wait.seconds)
+    try:
+        while True:
+            remaining_s = call.deadline.remaining_s(model)
+            try:
+                reply: Reply = yield Ask(call=make(avoid, remaining_s), timeout_s=remaining_s)
+            except ServerError as error:
+                failures.append(error)
+            else:
+                return reply
+            if isinstance(failures[-1], ModelNotFoundError):
+                failures[-1] = yield from _missing(failures[-1], call)
+            left_s = call.deadline.remaining_or_zero_s()
+            wait = next_attempt(call.retry, failures, endpoints, left_s, call.random)
+            if wait is None:
+                raise failures[-1]
+            avoid = not_these | wait.avoid
+            if wait.seconds:
+                yield Sleep(seconds=wait.seconds)
+    finally:
+        failures.clear()  # as in _by_current_contract
 
 
 def _missing(error: ModelNotFoundError, call: CallOptions) -> Flow[ServerError]:

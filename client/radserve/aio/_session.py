@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from radserve._codec import Ask, Calls, Prepare, prepare_step
 from radserve._transport import AsyncTransport
-from radserve.errors import RadserveError
+from radserve.errors import RadserveError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +45,8 @@ async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing
                     answer = await prepare(step)
                 else:
                     await asyncio.sleep(step.seconds)
+            except ServerError as error:
+                failure = error.with_traceback(None)  # see below
             except RadserveError as error:
                 failure = error
     except StopIteration as end:
@@ -52,7 +54,7 @@ async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing
         return result
     finally:
         flow.close()
-        del failure  # the failure's traceback holds this frame, and with it the patient's pixels
+        del failure  # a frame that holds an error in whose traceback it stands would hold the pixels, too
 
 
 class AsyncSession:

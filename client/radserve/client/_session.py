@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from radserve._codec import Ask, Calls, Prepare, prepare_step
 from radserve._transport import SyncTransport
-from radserve.errors import RadserveError
+from radserve.errors import RadserveError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from radserve._codec import CallOptions, Flow, Prepared
+    from radserve._transport import Cancellable
     from radserve.options import ClientOptions
 
 T = TypeVar("T")
 
 
-def run(flow: Flow[T], transport: SyncTransport, prepare: Callable[[Prepare], Prepared] = prepare_step) -> T:
+def run(
+    flow: Flow[T], transport: SyncTransport | Cancellable, prepare: Callable[[Prepare], Prepared] = prepare_step
+) -> T:
     """Carry out the steps of a flow, one after the other.
 
     Args:
@@ -39,6 +42,8 @@ def run(flow: Flow[T], transport: SyncTransport, prepare: Callable[[Prepare], Pr
                     answer = prepare(step)
                 else:
                     time.sleep(step.seconds)
+            except ServerError as error:
+                failure = error.with_traceback(None)  # see below
             except RadserveError as error:
                 failure = error
     except StopIteration as end:
@@ -46,7 +51,7 @@ def run(flow: Flow[T], transport: SyncTransport, prepare: Callable[[Prepare], Pr
         return result
     finally:
         flow.close()
-        del failure  # the failure's traceback holds this frame, and with it the patient's pixels
+        del failure  # a frame that holds an error in whose traceback it stands would hold the pixels, too
 
 
 class Session:
