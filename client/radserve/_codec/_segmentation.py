@@ -57,6 +57,7 @@ def segmented(contract: Contract, prepared: Prepared, answer: Answer) -> tuple[N
             pixel_count=count,
             area_mm2=None if spacing is None else count * spacing[0] * spacing[1],
             code=label.code,
+            category=label.category,
         )
         for value, (label, count) in enumerate(zip(contract.labels, counts[1:].tolist(), strict=True), start=1)
     ]
