@@ -45,6 +45,8 @@ _JP2_SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
 _JP2_CODESTREAM = b"jp2c"
 _SIZ = bytes.fromhex("ff4fff51")
 _MOST_TILES = 65535
+_END = b"\xff\xd9"  # of an image (JPEG, JPEG-LS) and of a codestream (JPEG 2000)
+_TAIL_BYTES = 10  # padding may follow it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +79,8 @@ def check_codestream(frame: bytes, syntax: UID, *, rows: int, columns: int, samp
         samples: Samples per Pixel (0028,0002).
 
     Raises:
-        DecodeError: It has no readable header, is of another process than the
-            transfer syntax says, or is of another size than the data set says.
+        DecodeError: It has no readable header or no end, is of another process than
+            the transfer syntax says, or of another size than the data set says.
     """
     try:
         found = _jpeg_2000(frame) if syntax in JPEG_2000 else _jpeg(frame, _START_OF_FRAME[syntax])
@@ -86,6 +88,10 @@ def check_codestream(frame: bytes, syntax: UID, *, rows: int, columns: int, samp
         found = None
     if found is None:
         msg = "a frame has no header of the transfer syntax's kind: the file is damaged, fetch it again"
+        raise DecodeError(msg)
+    if _END not in found.data[-_TAIL_BYTES:]:
+        # Most decoders would fill up what is missing, and say nothing.
+        msg = "a frame has no end: the file is truncated, fetch it again"
         raise DecodeError(msg)
     if (found.rows, found.columns, found.samples) != (rows, columns, samples):
         msg = "a frame's own header contradicts Rows, Columns or SamplesPerPixel"

@@ -15,7 +15,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from radserve.dicom._codecs import decode_here
-from radserve.dicom._isolated import HEADER, IDLE_S, LIMIT_BYTES, LIMIT_CPU_S, LIMIT_WALL_S, READY
+from radserve.dicom._isolated import HEADER, IDLE_S, LIMIT_BYTES, LIMIT_WALL_S, READY
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -44,7 +44,7 @@ def _answer(requests: BinaryIO, answers: BinaryIO) -> bool:
     data = requests.read(data_bytes)
     # The kernel keeps the time: it ends decoders that no signal handler of Python's would reach.
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + LIMIT_CPU_S, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + request["limit_cpu_s"], most))
     signal.alarm(LIMIT_WALL_S)
     answer: dict[str, Any]
     try:

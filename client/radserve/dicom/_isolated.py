@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ISOLATED = "RADSERVE_ISOLATED"  # set to 1 in the environment of a process that may die of a file
 LIMIT_BYTES = 900 * 2**20
 LIMIT_CPU_S = 4
+BYTES_A_SECOND = 2**22  # the slowest decoder (OpenJPEG) reads twice as many: large frames have longer
 LIMIT_WALL_S = 60
 IDLE_S = 60
 READY = b"radserve"
@@ -52,12 +53,14 @@ def decode_isolated(data: bytes, syntax: UID, decoder: str, options: Options) ->
 
     Raises:
         DecodeError: The decoder refuses the frame, dies of it, or takes more
-            than 4 s of processor time or 900 MiB of memory.
+            than 900 MiB of memory or 4 s of processor time, and a second for
+            every 4 MiB.
         UnsupportedTransferSyntaxError: No decoder process can be started.
     """
     if os.environ.get(ISOLATED) == "1":
         return decode_here(data, syntax, decoder, options)
-    request = {"syntax": str(syntax), "decoder": decoder, "options": options}
+    limit_cpu_s = LIMIT_CPU_S + len(data) // BYTES_A_SECOND
+    request = {"syntax": str(syntax), "decoder": decoder, "options": options, "limit_cpu_s": limit_cpu_s}
     answer, pixels = _processes.ask(request, data)
     stored = pixels.view(answer["dtype"]).reshape(answer["shape"])
     return Frame(
@@ -120,6 +123,11 @@ class _Process:
             view = view[count:]
         return received
 
+    @property
+    def was_used(self) -> bool:
+        """Whether the request just made was not its first."""
+        return self._number > 1
+
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
@@ -160,7 +168,7 @@ class _Processes:
                 answer = process.ask(text, data)
             except _EndedError:
                 status = self._drop(process)
-                if status == 0 and process.started:
+                if status == 0 and process.was_used:
                     continue  # it was idle for too long and left just now
                 raise _failure(status, started=process.started) from None
             except BaseException:
@@ -216,7 +224,7 @@ def _failure(status: int, *, started: bool) -> DecodeError | UnsupportedTransfer
         msg = f"no process to decode in can be started: {sys.executable or 'Python'} ended with status {status}"
         return UnsupportedTransferSyntaxError(msg)
     if status in _TIMED_OUT:
-        return DecodeError(f"a frame takes more than {LIMIT_CPU_S} s to decode: it is damaged, or made to stall")
+        return DecodeError("a frame takes longer to decode than one of its size may: it is damaged, or made to stall")
     return DecodeError("the decoder crashed on a frame: the file is damaged, fetch it again")
 
 

@@ -1,0 +1,265 @@
+"""Decoders that may crash do so in processes of their own, which their caller outlives and leaves none of."""
+
+from __future__ import annotations
+
+import multiprocessing.spawn
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydicom
+import pytest
+from openjpeg.utils import encode_array
+from pydicom.encaps import encapsulate
+from support.leftovers import children
+from support.mutations import TEST_FILES
+
+from radserve.dicom import _isolated, read_image
+from radserve.dicom._codecs import decode_here
+from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
+
+    from radserve.dicom._codecs import Frame
+
+LOSSLESS = TEST_FILES / "SC_rgb_jpeg_gdcm.dcm"
+JPEG_LS = TEST_FILES / "MR_small_jpeg_ls_lossless.dcm"
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[_isolated._Processes]:
+    """Decoder processes of this test alone."""
+    own = _isolated._Processes()
+    monkeypatch.setattr(_isolated, "_processes", own)
+    yield own
+    own.close()
+
+
+def deadly() -> bytes:
+    """A JPEG Lossless file that GDCM dies of: no symbol in its Huffman table."""
+    data = bytearray(LOSSLESS.read_bytes())
+    data[data.rindex(b"\xff\xd8\xff") + 38] = 0
+    return bytes(data)
+
+
+def slow() -> Dataset:
+    """Noise, that OpenJPEG takes most of a second for."""
+    noise = np.random.default_rng(0).integers(0, 2**16, (2048, 2048), dtype=np.uint16)
+    dataset = pydicom.dcmread(TEST_FILES / "MR_small_jp2klossless.dcm")
+    dataset.PixelData = encapsulate([bytes(encode_array(noise))])
+    dataset.Rows, dataset.Columns = noise.shape
+    return dataset
+
+
+def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})  # noqa: S603 - Python itself
+
+
+def test_a_file_that_kills_its_decoder_is_refused_and_the_next_is_read(processes: _isolated._Processes) -> None:
+    expected = read_image(LOSSLESS).values
+    with pytest.raises(DecodeError, match="crashed"):
+        read_image(deadly())
+    assert not processes._busy
+    np.testing.assert_array_equal(read_image(LOSSLESS).values, expected)
+
+
+def test_the_same_file_kills_the_process_that_decodes_it_itself(tmp_path: Path) -> None:
+    path = tmp_path / "deadly.dcm"
+    path.write_bytes(deadly())
+    script = "import sys; from radserve.dicom import read_image; read_image(sys.argv[1])"
+    assert run(script, str(path), RADSERVE_ISOLATED="1").returncode < 0
+    assert "DecodeError" in run(script, str(path)).stderr
+
+
+def test_a_file_that_stalls_its_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_isolated, "LIMIT_CPU_S", 1)
+    monkeypatch.setattr(_isolated, "BYTES_A_SECOND", 2**30)
+    with pytest.raises(DecodeError, match="made to stall"):
+        read_image(slow())
+
+
+def test_a_process_is_used_again_and_as_many_run_as_threads_decode(processes: _isolated._Processes) -> None:
+    for _ in range(3):
+        read_image(JPEG_LS)
+    (first,) = processes._idle
+    barrier = threading.Barrier(3)
+
+    def read(_: int) -> float:
+        barrier.wait()
+        return float(read_image(JPEG_LS).values.sum())
+
+    with ThreadPoolExecutor(3) as threads:
+        assert len(set(threads.map(read, range(3)))) == 1
+    assert first in processes._idle
+    assert 1 <= len(processes._idle) <= 3
+
+
+def test_what_one_thread_decodes_never_reaches_another() -> None:
+    paths = [JPEG_LS, LOSSLESS, TEST_FILES / "JPEGLSNearLossless_16.dcm", TEST_FILES / "JPGExtended.dcm"]
+    expected = [read_image(path).values for path in paths]
+    with ThreadPoolExecutor(4) as threads:
+        for place, image in enumerate(threads.map(read_image, paths * 15)):
+            np.testing.assert_array_equal(image.values, expected[place % len(paths)])
+
+
+def test_a_process_that_left_while_idle_is_replaced(processes: _isolated._Processes) -> None:
+    expected = read_image(JPEG_LS).values
+    (idle,) = processes._idle
+    idle._process.kill()
+    idle._process.wait()
+    np.testing.assert_array_equal(read_image(JPEG_LS).values, expected)
+    # It may also leave between the look and the request.
+    (idle,) = processes._idle
+    idle._requests.close()
+    idle._process.wait()
+    idle._process.returncode = None
+    idle._requests = open(os.devnull, "wb", buffering=0)  # noqa: SIM115, PTH123 - takes the request, as a pipe may
+    np.testing.assert_array_equal(read_image(JPEG_LS).values, expected)
+
+
+def test_an_answer_to_another_request_is_not_believed(processes: _isolated._Processes) -> None:
+    expected = read_image(JPEG_LS).values
+    (idle,) = processes._idle
+    genuine = idle._send
+    sent: list[bytes] = []
+
+    def late(data: bytes) -> None:
+        # The header of the request before: its answer is still to come.
+        number, *sizes = _isolated.HEADER.unpack(data) if not sent else (0, 0, 0)
+        genuine(data if sent else _isolated.HEADER.pack(number - 1, *sizes))
+        sent.append(data)
+
+    idle._send = late  # type: ignore[method-assign]
+    with suppress(DecodeError):
+        np.testing.assert_array_equal(read_image(JPEG_LS).values, expected)
+    assert sent
+    assert idle not in processes._idle
+
+
+def test_an_interrupted_caller_drops_the_process_with_its_answer(
+    processes: _isolated._Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_image(JPEG_LS)
+    (idle,) = processes._idle
+
+    def interrupted(_: int) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(idle, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_image(JPEG_LS)
+    assert not processes._idle
+    assert not idle.is_alive()
+
+
+def test_a_forked_child_leaves_the_processes_to_its_parent() -> None:
+    expected = read_image(JPEG_LS).values
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(read_image(JPEG_LS).values, expected)
+        os.write(write_end, b"same" if same and len(children()) == 1 else b"other")
+        _isolated._processes.close()
+        os._exit(0)
+    os.close(write_end)
+    assert os.read(read_end, 10) == b"same"
+    os.close(read_end)
+    os.waitpid(child, 0)
+    np.testing.assert_array_equal(read_image(JPEG_LS).values, expected)
+
+
+def test_no_process_outlives_its_caller() -> None:
+    script = """
+        import os, signal, sys
+        from radserve.dicom import read_image, _isolated
+        read_image(sys.argv[1])
+        (idle,) = _isolated._processes._idle
+        print(idle._process.pid, flush=True)
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    for end in ("killed", "ended"):
+        done = run(script, str(JPEG_LS), end)
+        assert done.returncode == (-signal.SIGKILL if end == "killed" else 0), done.stderr
+        assert done.stderr == ""
+        wait_for_the_end_of(int(done.stdout))
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    """A process of nobody's: pidfd waits for those that are no children, too."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select  # noqa: PLC0415 - beside its one use
+
+    try:
+        assert select.select([descriptor], [], [], 30)[0], "the decoder process lives on"
+    finally:
+        os.close(descriptor)
+
+
+def test_memory_of_a_decoder_process_is_bounded(processes: _isolated._Processes) -> None:
+    read_image(JPEG_LS)
+    (idle,) = processes._idle
+    limits = (f"/proc/{idle._process.pid}/limits",)
+    with open(*limits, encoding="ascii") as lines:  # noqa: PTH123 - one line of it
+        (line,) = [line for line in lines if line.startswith("Max data size")]
+    assert line.split()[3:5] == [str(_isolated.LIMIT_BYTES)] * 2
+
+
+def test_no_module_is_taken_from_the_folder_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("import os; os._exit(9)")
+    script = """
+        import os, sys
+        sys.path = [entry for entry in sys.path if entry]
+        from radserve.dicom import read_image
+        os.chdir(sys.argv[1])
+        print(read_image(sys.argv[2]).values.shape)
+    """
+    assert run(script, str(tmp_path), str(JPEG_LS)).stdout.strip() == "(64, 64)"
+
+
+def test_no_process_that_cannot_start_is_taken_for_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable in ("/bin/false", "/nowhere/python"):
+        monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda path=executable: path)
+        with pytest.raises(UnsupportedTransferSyntaxError, match="can be started"):
+            read_image(JPEG_LS)
+
+
+def test_a_process_that_may_die_decodes_itself(
+    monkeypatch: pytest.MonkeyPatch, processes: _isolated._Processes
+) -> None:
+    expected = read_image(JPEG_LS)
+    processes.close()
+    called: list[str] = []
+
+    def spy(data: bytes, syntax: pydicom.uid.UID, decoder: str, options: dict[str, int]) -> Frame:
+        called.append(decoder)
+        return decode_here(data, syntax, decoder, options)
+
+    monkeypatch.setattr(_isolated, "decode_here", spy)
+    monkeypatch.setenv("RADSERVE_ISOLATED", "1")
+    np.testing.assert_array_equal(read_image(JPEG_LS).values, expected.values)
+    assert called == ["pyjpegls"]
+    assert not processes._idle
+
+
+def test_decoders_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("JPGExtended.dcm", "examples_jpeg2k.dcm"):
+        read_image(TEST_FILES / name)
+    with pytest.raises(DecodeError):
+        read_image(deadly())
+    assert "".join(capfd.readouterr()) == ""
