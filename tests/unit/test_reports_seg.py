@@ -151,6 +151,16 @@ def test_a_stack_comes_back_slice_by_slice_whatever_the_order_of_its_sources(tmp
     assert errors_of(answer.to_dicom_sr(files, segmentation=seg), tmp_path) == []
 
 
+def test_a_folder_is_read_as_its_files(tmp_path: Path) -> None:
+    files = series(2)
+    (tmp_path / "study").mkdir()
+    for file in files:
+        (tmp_path / "study" / f"{file.SOPInstanceUID}.dcm").write_bytes(content(file))
+    label_map = drawn(2, files[0].Rows, files[0].Columns)
+    read = written(segmentation(label_map, *files).to_dicom_seg(tmp_path / "study"), tmp_path)
+    np.testing.assert_array_equal(by_instance(read, [file.SOPInstanceUID for file in files]), label_map)
+
+
 def older_multi_frame(count: int) -> Dataset:
     """An ultrasound cine: frames without positions, of a class that highdicom takes no stack of."""
     file = generated("breast_ultrasound", SOPClassUID=UltrasoundMultiFrameImageStorage)

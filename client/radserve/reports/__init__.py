@@ -41,8 +41,8 @@ def to_dicom_sr(result: Result, source: Source, *, segmentation: Dataset | None 
 
     Args:
         result: Any result.
-        source: The DICOM file (path, content or data set) or files that the result was
-            made of, all of them. Of a generated text, which holds no SOP Instance UID,
+        source: The DICOM file (path, content or data set), files or folder that the result
+            was made of, all of them. Of a generated text, which holds no SOP Instance UID,
             a file of the study that the caller knows it to belong to.
         segmentation: What ``to_dicom_seg`` made of the same result, to refer to its segments.
 
@@ -71,7 +71,7 @@ def to_dicom_seg(result: Segmentation, source: Source) -> Dataset:
 
     Args:
         result: A segmentation.
-        source: The DICOM file or files that it was made of, all of them.
+        source: The DICOM file, files or folder that it was made of, all of them.
 
     Raises:
         MissingExtraError: The extra ``reports`` is not installed.

@@ -6,12 +6,14 @@ import os
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
 from radserve.dicom._read import load
+from radserve.dicom._series import _in_folder, _is_folder
 from radserve.errors import InputError, MissingAttributeError
 from radserve.reports._character_set import UTF_8, character_set, encode_as, to_unicode
 from radserve.reports._modules import MAY_BE_EMPTY, PATIENT_AND_STUDY
@@ -82,8 +84,7 @@ class Context:
             MissingAttributeError: A source does not say to which study it belongs.
             DecodeError: A source cannot be read, or not in its character set.
         """
-        given = [source] if isinstance(source, str | bytes | os.PathLike | Dataset) else list(source)
-        datasets = [load(each) for each in given]
+        datasets = [_loaded(each, with_pixels=not every) for each in _files(source)]
         if not datasets:
             msg = "no source is given: give the DICOM files that the result was made of"
             raise InputError(msg)
@@ -156,6 +157,19 @@ def coded(value: str, scheme: str, meaning: str) -> Dataset:
     item.CodingSchemeDesignator = scheme
     item.CodeMeaning = meaning
     return item
+
+
+def _files(source: Source) -> Sequence[DicomSource]:
+    if isinstance(source, str | os.PathLike) and _is_folder(source):
+        return _in_folder(Path(source))
+    return [source] if isinstance(source, str | bytes | os.PathLike | Dataset) else list(source)
+
+
+def _loaded(source: DicomSource, *, with_pixels: bool) -> Dataset:
+    dataset = load(source)
+    if dataset is not source and not with_pixels:  # of a stack they would take gigabytes
+        dataset.pop("PixelData", None)
+    return dataset
 
 
 def _in_order(datasets: Sequence[Dataset], result: Result, *, every: bool) -> list[Dataset]:

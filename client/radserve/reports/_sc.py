@@ -109,11 +109,10 @@ def _display(image: Image) -> NDArray[np.float32]:
 def _lines(result: Classification | Segmentation) -> list[str]:
     lines = [NOT_REVIEWED, f"{result.model} version {result.version}"]
     if isinstance(result, Classification):
-        for finding in result.findings[:_SHOWN_FINDINGS]:
-            decision = (
-                "positive" if finding.is_positive else "indeterminate" if finding.is_indeterminate else "negative"
-            )
-            lines.append(f"{finding.label}: {finding.probability:.3f}, {decision}")
+        lines += [
+            f"{finding.label}: {finding.probability:.3f}, {finding.decision}"
+            for finding in result.findings[:_SHOWN_FINDINGS]
+        ]
         if result.evidence is not None:
             lines.append(f"map: evidence for {result.evidence.label}")
     else:

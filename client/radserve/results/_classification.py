@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from radserve.contracts import Code
     from radserve.reports import Dataset, DicomSource
+    from radserve.results._display import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,13 @@ class Finding:
     indeterminate: tuple[float, float] | None = None
     code: Code
 
+    @property
+    def decision(self) -> str:
+        """The decision in a word: positive, indeterminate or negative."""
+        return "positive" if self.is_positive else "indeterminate" if self.is_indeterminate else "negative"
+
     def __repr__(self) -> str:
-        decision = "positive" if self.is_positive else "indeterminate" if self.is_indeterminate else "negative"
-        return f"<Finding {self.label}: {self.probability:.3f}, {decision}>"
+        return f"<Finding {self.label}: {self.probability:.3f}, {self.decision}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them."""
@@ -138,6 +143,28 @@ class Classification(Result):
         from radserve import reports  # noqa: PLC0415 - needs pydicom
 
         return reports.to_secondary_capture(self, source)
+
+    def _view(self) -> View:
+        from radserve.results._display import View  # noqa: PLC0415 - brings NumPy
+        from radserve.results._pictures import evidence_colours  # noqa: PLC0415 - see above
+
+        shown = self.evidence
+        return View(
+            title=f"{self.model} {self.version}",
+            columns=("label", "probability", "decision", "threshold", "code"),
+            rows=[
+                (
+                    finding.label,
+                    f"{finding.probability:.3f}",
+                    finding.decision,
+                    f"{finding.threshold:.3g}",
+                    f"{finding.code.meaning} ({finding.code.scheme} {finding.code.value})",
+                )
+                for finding in self.findings
+            ],
+            note=self.provenance.intended_use,
+            pictures=[] if shown is None else [(f"evidence for {shown.label}", evidence_colours(shown.values))],
+        )
 
     def _content(self) -> dict[str, Any]:
         shown = {} if self.evidence is None else {"evidence": self.evidence.to_dict()}

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from rich.table import Table
+
     from radserve.errors import RadserveError
     from radserve.reports import Dataset, DicomSource
+    from radserve.results._display import View
 
 SHOWN_FINDINGS = 3
 
@@ -73,6 +76,22 @@ class Result(ABC):
     @abstractmethod
     def _content(self) -> dict[str, Any]:
         """What is the task's own, as plain values."""
+
+    @abstractmethod
+    def _view(self) -> View:
+        """What is shown of it in notebooks and terminals."""
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: a table with pictures."""
+        from radserve.results._display import as_html  # noqa: PLC0415 - brings NumPy and Pillow
+
+        return as_html(self._view())
+
+    def __rich__(self) -> Table:
+        """What ``rich.print`` shows: a table."""
+        from radserve.results._display import as_table  # noqa: PLC0415 - brings NumPy
+
+        return as_table(self._view())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them; arrays are left out."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from radserve.contracts import Code
     from radserve.reports import Dataset, DicomSource
+    from radserve.results._display import View
     from radserve.sources import Geometry
 
 _AREA_DIGITS = 6
@@ -92,6 +93,30 @@ class Segmentation(Result):
         from radserve import reports  # noqa: PLC0415 - needs pydicom
 
         return reports.to_secondary_capture(self, source)
+
+    def _view(self) -> View:
+        from radserve.results._display import View  # noqa: PLC0415 - brings NumPy
+        from radserve.results._pictures import label_colours  # noqa: PLC0415 - see above
+
+        shown, caption = self.label_map, "label map"
+        if shown.ndim > 2:  # noqa: PLR2004 - rows and columns
+            index = int((shown > 0).sum(axis=(1, 2)).argmax())
+            shown, caption = shown[index], f"label map, image {index + 1} of {len(shown)}"
+        return View(
+            title=f"{self.model} {self.version}",
+            columns=("label", "pixels", "area, mm²", "code"),
+            rows=[
+                (
+                    region.label,
+                    str(region.pixel_count),
+                    "" if region.area_mm2 is None else f"{region.area_mm2:.4g}",
+                    f"{region.code.meaning} ({region.code.scheme} {region.code.value})",
+                )
+                for region in self.findings
+            ],
+            note=self.provenance.intended_use,
+            pictures=[(caption, label_colours(shown))],
+        )
 
     def _content(self) -> dict[str, Any]:
         rows, columns = self.label_map.shape[-2:]
