@@ -15,7 +15,7 @@ from support.segmenters import pixel_network, segmentation_spec
 from support.series import enhanced, stack
 
 from radserve import Classification, Client, InconsistentSeriesError, Rejection, Segmentation
-from radserve.contracts import Combination, EveryImage
+from radserve.contracts import Combination, EveryImage, ImageInput
 from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_server import EmbeddedServer
@@ -50,6 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert check_repository(folder / "models") == []
     for combination in Combination:
         brightness = image_contract()
+        assert isinstance(brightness.input, ImageInput)
         described = msgspec.structs.replace(brightness.input, study=EveryImage(combination=combination))
         write_classifier(
             folder / "models", msgspec.structs.replace(brightness, name=combination.value, input=described)
