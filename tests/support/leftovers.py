@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -30,8 +31,12 @@ def leftovers(pid: int | None = None) -> list[str]:
 
 def children(pid: int | None = None) -> set[int]:
     """The processes that a process, this one by default, has started and not yet buried."""
-    found = Path(f"/proc/{pid or os.getpid()}/task/{pid or os.getpid()}/children")
-    return set(map(int, found.read_text().split())) if found.exists() else set()
+    threads = Path(f"/proc/{pid or os.getpid()}/task").glob("*/children")
+    found: set[int] = set()
+    for thread in threads:
+        with suppress(OSError):  # a thread that ended meanwhile
+            found.update(map(int, thread.read_text().split()))
+    return found
 
 
 def wait_until_gone(pid: int, timeout_s: float = 20) -> list[str]:

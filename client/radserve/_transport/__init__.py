@@ -1,6 +1,6 @@
 """The only user of gRPC: connections to Triton, and its errors made ours."""
 
 from radserve._transport._aio import AsyncTransport
-from radserve._transport._sync import SyncTransport
+from radserve._transport._sync import Cancellable, SyncTransport
 
-__all__ = ["AsyncTransport", "SyncTransport"]
+__all__ = ["AsyncTransport", "Cancellable", "SyncTransport"]

@@ -67,9 +67,14 @@ class Send:
     metadata: tuple[tuple[str, str], ...]
 
     def start(self) -> Any:  # noqa: ANN401 - a response, or a call to await
-        return getattr(self.connection.stub, self.rpc.method)(
-            self.rpc.request, timeout=self.timeout_s, metadata=self.metadata
-        )
+        return self._method(self.rpc.request, timeout=self.timeout_s, metadata=self.metadata)
+
+    def start_future(self) -> Any:  # noqa: ANN401 - a grpc.Future
+        return self._method.future(self.rpc.request, timeout=self.timeout_s, metadata=self.metadata)
+
+    @property
+    def _method(self) -> Any:  # noqa: ANN401 - of a generated class
+        return getattr(self.connection.stub, self.rpc.method)
 
 
 class Core:

@@ -73,7 +73,8 @@ class Workers:
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # as where it collects the garbage that holds this
+                thread.join()
 
     def _serve(self) -> None:
         # A child ends with the thread that started it (PR_SET_PDEATHSIG), so this one stays with it.
@@ -84,7 +85,10 @@ class Workers:
                 future.cancel()
                 continue
             try:
-                child = child or self._start()
+                if child is None or not child.is_alive:
+                    self._drop(child)
+                    child = None  # should none start
+                    child = self._start()
                 answer = child.ask(step)
             except RadserveError as error:
                 answer = error
@@ -142,6 +146,10 @@ class _Child:
             raise StartError(msg) from None
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
         try:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from radserve._codec import Counter, Window, check_many, predict_flow, size_of
+from radserve._codec import Counter, Window, check_many, numbered, predict_flow, size_of
+from radserve._workers import Preparing, StartError
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
 from radserve.results import Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
-    from radserve._codec import ContractCell, Prediction, Source
+    from radserve._codec import ContractCell, Prediction, Prepare, Prepared, Source
     from radserve.aio._session import AsyncSession
     from radserve.options import Priority
     from radserve.results import Progress
 
-_WORKERS = 4
+_WORKERS = 8
 
 
 def predict_many(
@@ -31,7 +33,7 @@ def predict_many(
     priority: Priority | None,
     timeout_s: float | None,
     workers: int | None,
-    processes: bool | None,  # noqa: ARG001 - threads alone, so far
+    processes: bool | None,
     progress: Callable[[Progress], None] | None,
 ) -> AsyncIterator[Prediction | Rejection]:
     """Do as ``AsyncModel.predict_many`` says; refuses at once what would be refused of every input.
@@ -43,63 +45,84 @@ def predict_many(
     check_many(sources, count)
     reads_text = isinstance(cell.contract.input, TextInput)
     at_once = asyncio.Semaphore(count)
+    preparing = Preparing(count, processes=processes)
+
+    async def prepare(step: Prepare) -> Prepared:
+        if (submitted := preparing.submit(step)) is not None:
+            try:
+                return await asyncio.wrap_future(submitted)
+            except StartError:
+                preparing.stay_here()
+        return await asyncio.to_thread(preparing.here, step)
 
     async def answer(index: int, source: Source) -> Prediction | Rejection:
         async with at_once:
             try:
                 call = session.call(timeout_s, frame=frame, priority=priority)
-                return await session.run(predict_flow(cell, source, call))
+                return await session.run(predict_flow(cell, source, call), prepare)
             except ClientClosedError:
                 raise
             except RadserveError as error:
                 return Rejection(index=index, error=error)
 
-    def size(source: object) -> int:
-        return size_of(source, reads_text=reads_text)
-
-    return _in_order(answer, sources, size, 2 * count, Counter(progress, sources))
+    size = partial(size_of, reads_text=reads_text)
+    return _in_order(answer, sources, size, count, Counter(progress, sources), stop=preparing.close)
 
 
 async def _in_order(
-    answer: Callable[[int, Any], Any],
-    sources: Iterable[Any] | AsyncIterable[Any],
+    answer: Callable[[int, Any], Coroutine[Any, Any, Prediction | Rejection]],
+    sources: Iterable[Source] | AsyncIterable[Source],
     size: Callable[[object], int],
-    held: int,
+    workers: int,
     counter: Counter,
-) -> AsyncIterator[Any]:
-    window: Window[asyncio.Task[Any]] = Window(items=held)
-    inputs = _numbered(sources)
-    failure: Exception | None = None
+    *,
+    stop: Callable[[], None],
+) -> AsyncIterator[Prediction | Rejection]:
+    window: Window[asyncio.Task[Prediction | Rejection]] = Window(items=2 * workers)
+    failures: list[Exception] = []
+    inputs = _numbered(sources, failures)
+    taking: asyncio.Future[tuple[int, Source] | None] | None = None
     try:
         while True:
-            while failure is None and window.takes_another:
-                try:
-                    index, source = await anext(inputs)
-                except StopAsyncIteration:
+            while window.takes_another:
+                taking = taking or asyncio.ensure_future(anext(inputs, None))
+                await asyncio.sleep(0)  # an input that is there comes before an answer
+                awaited: set[asyncio.Future[Any]] = {taking, window.first} if window else {taking}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if not taking.done():
+                    break  # inputs that come slowly hold back no answer
+                taken, taking = taking.result(), None
+                if taken is None:
                     break
-                except Exception as error:  # noqa: BLE001 - the caller's own: raised once the others were answered
-                    failure = error
-                    break
-                window.add(asyncio.create_task(answer(index, source)), size(source))
+                window.add(asyncio.create_task(answer(*taken)), size(taken[1]))
             if not window:
                 break
             given = await window.first
             window.pop()
             counter.count(given)
             yield given
-        if failure is not None:
+        for failure in failures:
             raise failure
     finally:
-        while window:
-            window.pop().cancel()
+        stop()
+        running = [window.pop() for _ in range(len(window))] + ([taking] if taking else [])
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _numbered(sources: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tuple[int, Any]]:
+async def _numbered(
+    sources: Iterable[Source] | AsyncIterable[Source], failures: list[Exception]
+) -> AsyncIterator[tuple[int, Source]]:
+    """As ``numbered``, of asynchronous iterables, too."""
+    if not isinstance(sources, AsyncIterable):
+        for pair in numbered(sources, failures):
+            yield pair
+        return
     index = 0
-    if isinstance(sources, AsyncIterable):
+    try:
         async for source in sources:
             yield index, source
             index += 1
-    else:
-        for numbered in enumerate(sources):
-            yield numbered
+    except Exception as error:  # noqa: BLE001 - the caller's own: raised again by who iterates
+        failures.append(error)

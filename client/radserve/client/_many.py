@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from radserve._codec import Counter, Window, check_many, numbered, predict_flow, size_of
+from radserve._transport import Cancellable
+from radserve._workers import Preparing
+from radserve.client._session import run
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
 from radserve.results import Rejection
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from radserve.options import Priority
     from radserve.results import Progress
 
-_WORKERS = 4
+_WORKERS = 8
 
 
 def predict_many(
@@ -30,7 +34,7 @@ def predict_many(
     priority: Priority | None,
     timeout_s: float | None,
     workers: int | None,
-    processes: bool | None,  # noqa: ARG001 - threads alone, so far
+    processes: bool | None,
     progress: Callable[[Progress], None] | None,
 ) -> Iterator[Prediction | Rejection]:
     """Do as ``Model.predict_many`` says; refuses at once what would be refused of every input.
@@ -41,26 +45,34 @@ def predict_many(
     count = _WORKERS if workers is None else workers
     check_many(sources, count)
     reads_text = isinstance(cell.contract.input, TextInput)
+    preparing = Preparing(count, processes=processes)
+    transport = Cancellable(session.transport)
 
     def answer(index: int, source: Source) -> Prediction | Rejection:
         try:
             call = session.call(timeout_s, frame=frame, priority=priority)
-            return session.run(predict_flow(cell, source, call))
+            return run(predict_flow(cell, source, call), transport, preparing)
         except ClientClosedError:
             raise
         except RadserveError as error:
             return Rejection(index=index, error=error)
 
-    return _in_order(answer, sources, count, reads_text=reads_text, counter=Counter(progress, sources))
+    def stop() -> None:
+        transport.cancel()
+        preparing.close()
+
+    size = partial(size_of, reads_text=reads_text)
+    return _in_order(answer, sources, size, count, Counter(progress, sources), stop=stop)
 
 
 def _in_order(
     answer: Callable[[int, Any], Prediction | Rejection],
     sources: Iterable[Source],
+    size: Callable[[object], int],
     workers: int,
-    *,
-    reads_text: bool,
     counter: Counter,
+    *,
+    stop: Callable[[], None],
 ) -> Iterator[Prediction | Rejection]:
     window: Window[Future[Prediction | Rejection]] = Window(items=2 * workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="radserve")
@@ -69,7 +81,7 @@ def _in_order(
     try:
         while True:
             while window.takes_another and (taken := next(inputs, None)):
-                window.add(pool.submit(answer, *taken), size_of(taken[1], reads_text=reads_text))
+                window.add(pool.submit(answer, *taken), size(taken[1]))
             if not window:
                 break
             given = window.pop().result()
@@ -79,3 +91,4 @@ def _in_order(
             raise failure
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        stop()
