@@ -41,7 +41,8 @@ def dcmj2pnm(path: Path, picture: Path, *arguments: str) -> NDArray[np.int64] | 
     command = [program, "--quiet", "--no-overlays", "--write-raw-pnm", *arguments, str(path), str(picture)]
     if subprocess.run(command, capture_output=True, check=False).returncode:  # noqa: S603 - fixed program
         return None
-    return np.asarray(Picture.open(picture)).astype(np.int64)
+    rendered: NDArray[np.int64] = np.asarray(Picture.open(picture)).astype(np.int64)
+    return rendered
 
 
 def windows(image: Image) -> list[tuple[VoiWindow | VoiLut, tuple[str, ...]]]:
@@ -180,8 +181,8 @@ def test_jpeg_ls_by_dcmtk_is_decoded_as_dcmtk_does(lossless: bool, tmp_path: Pat
     subprocess.run(["dcmcjpls", "+el" if lossless else "+en", str(plain), str(compressed)], check=True)  # noqa: S603, S607 - dcmtk's
     subprocess.run(["dcmdjpls", str(compressed), str(again)], check=True)  # noqa: S603, S607 - dcmtk's
     for index in (0, 1):
-        values = [read_image(path, frame=index).values for path in (compressed, again)]
-        np.testing.assert_array_equal(*values)
+        ours, theirs = (read_image(path, frame=index).values for path in (compressed, again))
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_overlays_are_ignored(tmp_path: Path) -> None:

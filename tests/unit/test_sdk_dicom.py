@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import traceback
 import warnings
 import zlib
+from functools import partial
+from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +18,19 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
 )
 from support.datasets import item, make
 
 from radserve.dicom import open_dicom, read_image, read_waveform
+from radserve.dicom._codestream import JPEG_2000
 from radserve.errors import (
     DecodeError,
     DicomError,
@@ -54,14 +62,33 @@ def to_bytes(dataset: Dataset) -> bytes:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(DATA)))
-def test_every_file_that_pydicom_ships_is_decoded_or_refused(path: Path) -> None:
-    for outcome in (_attempt(read_image, path), _attempt(read_waveform, path)):
+def test_every_file_that_pydicom_ships_is_decoded_or_refused_in_all_its_frames(path: Path) -> None:
+    outcomes = [_attempt(read_image, path), _attempt(read_waveform, path)]
+    outcomes += [_attempt(partial(read_image, frame=index), path) for index in range(_frames(path))]
+    for outcome in outcomes:
         if isinstance(outcome, RadserveError):
             assert isinstance(outcome, DicomError | OutOfScopeError)
             assert outcome.__cause__ is None
             assert outcome.__context__ is None
         else:
             assert outcome is not None
+
+
+def _frames(path: Path) -> int:
+    """Of a multi-frame file; 0 of any other."""
+    try:
+        frames = int(pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+    except Exception:  # noqa: BLE001 - no DICOM file, or a broken one
+        return 0
+    return frames if frames > 1 else 0
+
+
+def test_the_frames_of_every_multi_frame_image_are_decoded() -> None:
+    several = {path.name: _frames(path) for path in SHIPPED if _frames(path)}
+    assert sum(several.values()) >= 80
+    for path in SHIPPED:
+        for index in range(several.get(path.name, 0)):
+            assert read_image(path, frame=index).frame_number == index + 1
 
 
 def _attempt(read: Callable[[Any], object], source: object) -> object:
@@ -259,11 +286,43 @@ def test_a_transfer_syntax_without_decoder_is_told() -> None:
         read_image(dataset)
 
 
-def test_a_missing_decoder_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = get_decoder(pydicom.uid.JPEGLSLossless)
-    monkeypatch.setattr(decoder, "_available", {})
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR_small_jpeg_ls_lossless.dcm",
+        "GDCMJ2K_TextGBR.dcm",
+        "examples_jpeg2k.dcm",
+        "JPGExtended.dcm",
+        "SC_rgb_jpeg_gdcm.dcm",
+    ],
+)
+def test_a_missing_decoder_names_the_extra_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the extra, Pillow is there: it must not be tried, for it cannot decode all of them.
+    for syntax in (*JPEG_2000, *JPEGLSTransferSyntaxes, JPEGLosslessSV1, JPEGLossless):
+        decoder = get_decoder(syntax)
+        pillow = {plugin: function for plugin, function in decoder._available.items() if plugin == "pillow"}
+        monkeypatch.setattr(decoder, "_available", pillow)
     with pytest.raises(UnsupportedTransferSyntaxError, match=r"pip install 'radserve\[codecs\]'"):
-        read_image(TEST_FILES / "MR_small_jpeg_ls_lossless.dcm")
+        read_image(TEST_FILES / name)
+
+
+def test_nothing_of_the_codecs_extra_is_under_the_gpl() -> None:
+    needed = {Requirement(line) for line in requires("radserve") or () if "codecs" in line}
+    left, seen = {requirement.name for requirement in needed if "extra" in str(requirement.marker)}, set[str]()
+    assert left >= {"python-gdcm", "pylibjpeg-openjpeg", "pyjpegls"}
+    while left:
+        name = left.pop()
+        seen.add(name)
+        package = metadata(name)
+        terms = [
+            term for field in ("License", "License-Expression", "Classifier") for term in package.get_all(field, [])
+        ]
+        licences = " ".join(term for term in terms if "::" not in term or term.startswith("License"))
+        assert re.search("MIT|BSD|Apache", licences), name
+        assert not re.search("GPL|GNU", licences.partition("\n")[0]), name
+        further = [Requirement(line) for line in requires(name) or ()]
+        left |= {each.name for each in further if not each.marker or each.marker.evaluate({"extra": ""})} - seen
+    assert "pylibjpeg-libjpeg" not in seen
 
 
 def test_a_deflate_bomb_is_refused_within_bounds() -> None:
