@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +20,7 @@ import tritonclient.grpc as triton
 from support.callers import Callers
 from support.classifiers import image_contract, set_contract, text_contract, write_classifier
 from support.repositories import write_add_one
-from support.servers import free_port
+from support.servers import free_port, raw_server, wait_until
 
 from radserve import (
     Classification,
@@ -31,8 +35,9 @@ from radserve import (
     Priority,
     Rejection,
     ServerUnavailableError,
+    _codec,
 )
-from radserve.contracts import FixedWindow, ImageInput
+from radserve.contracts import SCHEMA_VERSION, Contract, FixedWindow, ImageInput
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -214,11 +219,16 @@ def test_waiting_for_a_server_that_comes_late_succeeds(
         assert list(client.health()) == ["add_one"]
 
 
-def _publish(repository: Path, version: int, center: float, url: str) -> None:
+def _windowed(version: int) -> Contract:
+    """Each version has another window: an input prepared by one contract and answered by another is seen."""
     contract = image_contract(version)
     assert isinstance(contract.input, ImageInput)
-    described = msgspec.structs.replace(contract.input, window=FixedWindow(center=center, width=400))
-    set_contract(repository, msgspec.structs.replace(contract, input=described))
+    window = FixedWindow(center=40.0 + 100 * (version - 1), width=400)
+    return msgspec.structs.replace(contract, input=msgspec.structs.replace(contract.input, window=window))
+
+
+def _publish(repository: Path, version: int, url: str) -> None:
+    set_contract(repository, _windowed(version))
     with triton.InferenceServerClient(url) as control:
         control.load_model("brightness")
 
@@ -231,10 +241,109 @@ def test_a_model_published_again_is_followed_without_a_failure_or_a_mixed_answer
     with Client(server.grpc_url) as client, Callers(server.grpc_url, "brightness", CT) as callers:
         assert callers.see() == 1
         for version in range(2, 7):
-            _publish(tmp_path, version, 40.0 + 100 * (version - 1), server.grpc_url)
+            _publish(tmp_path, version, server.grpc_url)
             assert callers.see() == version
             pixels = client.model("brightness").prepare(CT)["PIXELS"]
             assert callers.expected[version]["bright"] == pytest.approx(pixels.mean() / 255, abs=1e-6)
     callers.check()
     probabilities = [answer["bright"] for answer in callers.expected.values()]
     assert len(set(probabilities)) == 6, "versions must answer differently for a mixed answer to be seen"
+
+
+def test_servers_that_get_a_version_one_after_the_other_give_no_failure_and_no_mixed_answer(
+    start_server: Callable[..., EmbeddedServer], tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        write_classifier(folder, image_contract())
+    urls = [start_server(folder, verify=False, supervise=False).grpc_url for folder in folders]
+    expected = {version: _codec.prepare(_windowed(version), CT).inputs["PIXELS"].mean() / 255 for version in (1, 2)}
+    versions: deque[int] = deque()
+    stop = threading.Event()
+    with Client(urls, timeout_s=20) as client, ThreadPoolExecutor(3) as pool:
+
+        def call() -> None:
+            model = client.model("brightness", Classification)
+            while not stop.is_set():
+                result = model.predict(CT)
+                found = {finding.label: finding.probability for finding in result.findings}
+                assert found["bright"] == pytest.approx(expected[result.version], abs=1e-6)
+                versions.append(result.version)
+
+        def more_of(version: int) -> None:
+            wanted = versions.count(version) + 100
+            assert wait_until(lambda: versions.count(version) >= wanted or any(one.done() for one in calls))
+
+        calls = [pool.submit(call) for _ in range(3)]
+        try:
+            more_of(1)
+            _publish(folders[0], 2, urls[0])
+            more_of(2)  # while the other server knows the first version alone
+            _publish(folders[1], 2, urls[1])
+            more_of(2)
+        finally:
+            stop.set()
+        for one in calls:
+            one.result()
+    settled = list(versions)[-50:]
+    assert set(settled) == {2}
+
+
+FORKING = """
+import os, sys
+from radserve import Client, ClientClosedError
+
+client = Client(sys.argv[1])
+client.health("add_one")
+child = os.fork()
+if child == 0:
+    try:
+        client.health("add_one")
+    except ClientClosedError as error:
+        print(error, flush=True)
+    client.close()
+    with Client(sys.argv[1]) as own:
+        print(own.health("add_one"), flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(client.health("add_one"))
+"""
+
+
+def test_a_client_does_not_live_through_a_fork_and_says_so(server: EmbeddedServer) -> None:
+    done = subprocess.run(  # noqa: S603 - ourselves
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, server.grpc_url],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told, own, parents = done.stdout.splitlines()
+    assert "make a client in each worker process, after the fork" in told
+    assert own.startswith("{'add_one'")
+    assert parents.startswith("{'add_one'")
+
+
+def test_arrays_say_which_version_gave_them(client: Client) -> None:
+    model = client.model("add_one")
+    tensors = model.infer({"X": np.zeros((1, 4), np.float32)})
+    assert (tensors.model, tensors.version, model.version) == ("add_one", 1, 1)
+    assert not tensors["Y"].flags.writeable
+
+
+def test_one_model_of_a_newer_sdk_hides_none_of_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_add_one(tmp_path)
+    write_add_one(tmp_path, "ahead")
+    config = tmp_path / "ahead" / "config.pbtxt"
+    told = config.read_text()
+    config.write_text(told.replace(f'schema_version\\":{SCHEMA_VERSION}', 'schema_version\\":99'))
+    assert config.read_text() != told
+    with raw_server(tmp_path) as (_, url), Client(url) as client:
+        client.wait_until_ready(30)
+        with caplog.at_level(logging.WARNING, "radserve"):
+            assert [model.name for model in client.models()] == ["add_one"]
+            assert list(client.health()) == ["add_one"]
+        with pytest.raises(ContractError, match="upgrade"):
+            client.model("ahead")
+    assert any("ahead" in line for line in caplog.messages)
