@@ -36,7 +36,7 @@ class RadserveError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by calling the class: some take other arguments than what str() tells.
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        return copyreg.__newobj__, (type(self),), {**self.__dict__, "args": self.args}  # type: ignore[attr-defined]
 
 
 class InputError(RadserveError, ValueError):

@@ -1,0 +1,314 @@
+"""Worker processes: what they prepare, what kills them, and what they leave behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+import pytest
+from support.leftovers import children
+from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, contract
+from support.servers import wait_until
+
+from radserve import errors
+from radserve._codec import Prepare, prepare_step
+from radserve._workers import Preparing, StartError, Workers, _preparing
+from radserve._workers._messages import unpack_answer
+from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, OutOfScopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.usefixtures("no_child_left")
+
+CT, MR, ECG = (TEST_FILES / name for name in ("CT_small.dcm", "MR_small.dcm", "waveform_ecg.dcm"))
+
+
+def step(source: Any = CT, described: Any = IMAGE, **more: Any) -> Prepare:
+    return Prepare(contract=contract(described), source=source, **more)
+
+
+def large() -> bytes:
+    """A slice of 16 million pixels."""
+    dataset = pydicom.dcmread(CT)
+    dataset.Rows = dataset.Columns = 4096
+    dataset.PixelData = np.arange(4096 * 4096, dtype=np.int16).tobytes()
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Workers]]:
+    running: list[Workers] = []
+
+    def make(count: int = 1, **limits: Any) -> Workers:
+        running.append(Workers(count, **limits))
+        return running[-1]
+
+    yield make
+    for workers in running:
+        workers.close()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """For tests that do no harm to it."""
+    running = Workers(1)
+    running.submit(step()).result()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize(
+    "asked", [step(), step(str(CT)), step(CT.read_bytes()), step(ECG, WAVEFORM)], ids=["path", "name", "bytes", "ecg"]
+)
+def test_a_worker_prepares_the_same(workers: Workers, asked: Prepare) -> None:
+    expected, prepared = prepare_step(asked), workers.submit(asked).result()
+    assert prepared.sop_instance_uids == expected.sop_instance_uids
+    for name, array in expected.inputs.items():
+        np.testing.assert_array_equal(prepared.inputs[name], array)
+        assert prepared.inputs[name].dtype == array.dtype
+
+
+def test_a_path_is_the_callers_wherever_the_worker_is(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(TEST_FILES)
+    assert workers.submit(step(CT.name)).result()
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        (step(MR), OutOfScopeError),
+        (step(TEST_FILES / "MR_truncated.dcm"), DecodeError),
+        (step("/nowhere"), InputError),
+        (step(frame=3), InputError),
+    ],
+)
+def test_a_refusal_is_the_same_from_a_worker(workers: Workers, asked: Prepare, error: type[Exception]) -> None:
+    with pytest.raises(error) as here:
+        prepare_step(asked)
+    with pytest.raises(error, match=re.escape(str(here.value))) as there:
+        workers.submit(asked).result()
+    assert type(there.value) is type(here.value)
+
+
+def _only_child(before: set[int]) -> int:
+    (pid,) = children() - before
+    return pid
+
+
+def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(start: Callable[..., Workers]) -> None:
+    before = children()
+    workers = start()
+    workers.submit(step()).result()
+    pid = _only_child(before)
+    os.kill(pid, signal.SIGSTOP)
+    asked = workers.submit(step())
+    assert wait_until(asked.running)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DecodeError, match="crashed"):
+        asked.result(20)
+    assert workers.submit(step()).result()
+    assert _only_child(before) != pid
+
+
+def test_who_died_with_nothing_to_do_harms_no_input(start: Callable[..., Workers]) -> None:
+    before = children()
+    workers = start()
+    workers.submit(step()).result()
+    pid = _only_child(before)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text().split())
+    assert workers.submit(step()).result()
+
+
+def test_an_input_that_takes_too_long_is_refused(start: Callable[..., Workers]) -> None:
+    workers = start(limit_s=0.005)
+    with pytest.raises(DecodeError, match=r"more than 0\.005 s"):
+        workers.submit(step(large())).result()
+
+
+def test_an_input_that_takes_too_much_memory_is_refused(start: Callable[..., Workers]) -> None:
+    before = children()
+    probe = start()
+    probe.submit(step()).result()
+    pages = int(Path(f"/proc/{_only_child(before)}/statm").read_text().split()[0])
+    workers = start(memory_limit_bytes=pages * os.sysconf("SC_PAGE_SIZE") + 2**27)
+    assert workers.submit(step()).result()
+    with pytest.raises(DecodeError):
+        workers.submit(step(large())).result()
+
+
+def test_a_worker_knows_no_secrets_and_leaves_no_core(
+    start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADSERVE_TOKEN", "7fe3")
+    before = children()
+    start().submit(step()).result()
+    about = Path(f"/proc/{_only_child(before)}")
+    assert b"7fe3" not in (about / "environ").read_bytes()
+    assert re.search(r"Max core file size +0 +0", (about / "limits").read_text())
+
+
+def test_a_namesake_in_the_current_folder_is_not_imported(
+    start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert start().submit(step()).result()
+
+
+def test_closing_ends_what_runs_and_what_waits(start: Callable[..., Workers]) -> None:
+    before = children()
+    workers = start()
+    workers.submit(step()).result()
+    os.kill(_only_child(before), signal.SIGSTOP)
+    running, waiting = workers.submit(step()), workers.submit(step())
+    assert wait_until(running.running)
+    workers.close()
+    assert children() == before
+    with pytest.raises(DecodeError):
+        running.result(0)
+    with pytest.raises(CancelledError):
+        waiting.result(0)
+
+
+_PARENT = """
+import sys
+sys.path[:] = {path!r}
+from test_sdk_workers import Workers, children, step
+workers = Workers(1)
+workers.submit(step()).result()
+print(*children(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_ends_with_its_parent(stopped: bool) -> None:  # noqa: FBT001 - a parameter
+    code = _PARENT.format(path=[*sys.path, str(Path(__file__).parent)])
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as parent:  # noqa: S603 - ourselves
+        assert parent.stdout
+        worker = Path("/proc", parent.stdout.readline().decode().strip())
+        assert worker.exists()
+        if stopped:
+            os.kill(int(worker.name), signal.SIGSTOP)
+        parent.kill()
+    assert wait_until(lambda: not worker.exists() or "Z" in (worker / "stat").read_text().split())
+
+
+def test_where_no_process_can_be_started_that_is_said(
+    start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: "/nowhere/python")
+    with pytest.raises(StartError, match="No such file"):
+        start().submit(step()).result()
+    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: "/bin/false")
+    with pytest.raises(StartError, match="status 1"):
+        start().submit(step()).result()
+
+
+class Evil:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *given: Any) -> None:
+        self._reduced = function, given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reduced
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Evil(os.system, "true"), Evil(prepare_step, 1), Evil(eval, "1"), Evil(getattr, "a", "upper"), Workers, time.sleep],
+)
+def test_a_worker_that_was_taken_over_cannot_take_over_its_parent(message: object) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        unpack_answer(bytearray(pickle.dumps(message, protocol=5)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingAttributeError("Rows", "an image has it"),
+        MissingExtraError("codecs", "JPEG"),
+        errors.DeadlineExceededError(
+            "late", model="m", version=3, code="X", endpoint="a:1", retry=errors.Retry.ELSEWHERE
+        ),
+        errors.ParityError("differs", {"Y": 1}),
+        DecodeError("cut"),
+    ],
+)
+def test_errors_reach_other_processes_whole(error: errors.RadserveError) -> None:
+    for copy in (pickle.loads(pickle.dumps(error)), unpack_answer(bytearray(pickle.dumps(error, protocol=5)))):  # noqa: S301 - our own
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes pay from the first input on, whatever it takes."""
+    monkeypatch.setattr(_preparing, "START_S", 0)
+    monkeypatch.setattr(_preparing, "LEAST_S", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+
+
+def ran(preparing: Preparing, *steps: Prepare) -> bool:
+    """Whether there are worker processes after some steps."""
+    try:
+        for one in steps:
+            preparing(one)
+        return preparing.uses_processes
+    finally:
+        preparing.close()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_processes_are_used_from_when_they_pay() -> None:
+    assert not ran(Preparing(2, processes=None), step())
+    assert ran(Preparing(2, processes=None), step(), step(), step())
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"processes": False}, False),
+        ({"processes": True}, True),
+        ({"processes": None}, False),
+    ],
+)
+def test_who_wants_processes_has_them_at_once(given: dict[str, Any], used: bool) -> None:  # noqa: FBT001 - a parameter
+    assert ran(Preparing(2, **given), step(), step()) == used
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "asked", [step(pydicom.dcmread(CT)), step("no finding", TEXT), step(np.zeros((4, 4), np.float32) + np.eye(4))]
+)
+def test_what_is_costly_to_hand_over_stays_here(asked: Prepare) -> None:
+    assert not ran(Preparing(2, processes=True), asked, asked)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_one_processor_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert not ran(Preparing(2, processes=None), step(), step())
+
+
+def test_where_no_process_can_be_started_threads_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: "/nowhere/python")
+    preparing = Preparing(2, processes=True)
+    assert preparing(step()).inputs.keys() == {"PIXELS"}
+    preparing.close()
