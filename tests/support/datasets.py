@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from support.mutations import TEST_FILES
 
 
 def item(**attributes: Any) -> Dataset:
@@ -43,4 +46,19 @@ def make(**attributes: Any) -> Dataset:
         if value is not None:
             setattr(dataset, keyword, value)
     dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
+    return dataset
+
+
+def first_frame(name: str) -> tuple[Dataset, bytes]:
+    """A data set that pydicom ships, and its first compressed frame."""
+    dataset = pydicom.dcmread(TEST_FILES / name)
+    return dataset, next(generate_frames(dataset.PixelData, number_of_frames=1))
+
+
+def compressed(syntax: UID, *frames: bytes, **attributes: Any) -> Dataset:
+    """A 16 x 16 image in one fragment a frame."""
+    dataset = make(**{"Rows": 16, "Columns": 16, "PixelData": encapsulate(list(frames)), **attributes})
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
     return dataset
