@@ -398,3 +398,19 @@ def test_neither_warnings_nor_records_quote_the_source(caplog: pytest.LogCapture
     told = caplog.text + "".join(str(each.message) for each in caught)
     assert canary not in told
     assert "987654321" not in told
+
+
+def test_old_forms_of_dates_and_times_are_not_written_on(tmp_path: Path) -> None:
+    with pydicom.config.disable_value_validation():
+        file = generated("chest_xray", StudyDate="1997.04.24", StudyTime="14:04:38")
+    read = again(classification(file).to_dicom_sr(file), tmp_path)
+    assert (read.StudyDate, read.StudyTime) == ("19970424", "140438")
+    assert dciodvfy_errors(tmp_path / "sr.dcm") == []
+
+
+def test_an_identity_that_was_removed_nobody_says_how(tmp_path: Path) -> None:
+    file = generated("chest_xray", PatientIdentityRemoved="YES", DeidentificationMethod=None)
+    file.pop("DeidentificationMethodCodeSequence", None)
+    read = again(classification(file).to_dicom_sr(file), tmp_path)
+    assert read.DeidentificationMethod == "Not stated by the source"
+    assert dciodvfy_errors(tmp_path / "sr.dcm") == []

@@ -33,6 +33,7 @@ NOT_REVIEWED = "AI result, not reviewed"
 LOCAL_SCHEME = "99RADSERVE"
 _MOST_CHARACTERS = 64
 _OFFSET_DIGITS = 5
+_SEPARATORS = {"DA": ".", "TM": ":"}
 
 
 class Reference(NamedTuple):
@@ -208,6 +209,13 @@ def _patient(dataset: Dataset, declared: Sequence[str]) -> Dataset:
         if keyword in dataset:
             patient[keyword] = deepcopy(dataset[keyword])
     to_unicode(patient, declared)
+    for element in patient:  # ACR-NEMA's separators may be read, not written (PS3.5 6.2)
+        if element.VR in _SEPARATORS and isinstance(element.value, str):
+            element.value = element.value.replace(_SEPARATORS[element.VR], "")
+    if patient.get("PatientIdentityRemoved") == "YES" and not any(
+        patient.get(keyword) for keyword in ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+    ):
+        patient.DeidentificationMethod = "Not stated by the source"
     for keyword in MAY_BE_EMPTY:
         if keyword not in patient:
             setattr(patient, keyword, "")
