@@ -31,6 +31,7 @@ from radserve import (
     Priority,
     RequestRejectedError,
     RetryPolicy,
+    ServerError,
     ServerOverloadedError,
     ServerUnavailableError,
     UnauthenticatedError,
@@ -273,8 +274,11 @@ def _noting(steps: list[_codec.Prepare], run: Callable[..., Any]) -> Callable[..
     return lambda flow: run(flow, prepare)
 
 
-def test_pixels_do_not_outlive_a_failed_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Shell("sync", {"a": [rejected]}, monkeypatch, served=contract(IMAGE))
+@pytest.mark.parametrize(
+    "outcomes", [[rejected], [missing, is_ready, config(contract(IMAGE))], [refused, refused, refused]]
+)
+def test_pixels_do_not_outlive_a_failed_call(monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome]) -> None:
+    run = Shell("sync", {"a": outcomes}, monkeypatch, served=contract(IMAGE))
     kept: list[weakref.ref[Any]] = []
 
     def prepare(step: _codec.Prepare) -> _codec.Prepared:
@@ -286,7 +290,7 @@ def test_pixels_do_not_outlive_a_failed_call(monkeypatch: pytest.MonkeyPatch) ->
     flow = _codec.predict_flow(_codec.ContractCell(contract(IMAGE)), TEST_FILES / "CT_small.dcm", call)
     gc.disable()  # whatever waits for it waits for long in a service
     try:
-        with pytest.raises(RequestRejectedError):
+        with pytest.raises(ServerError):
             run.client._session.run(flow, prepare)
         del flow
         assert [reference() is None for reference in kept] == [True]
@@ -301,7 +305,10 @@ def test_what_cannot_be_prepared_is_not_sent(shell: Callable[..., Shell]) -> Non
     assert run.transport.trace == []
 
 
-@pytest.mark.parametrize(("given", "sent"), [({}, 30_000_000), ({"queue_timeout_s": 0.25}, 250_000)])
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [({}, 30_000_000), ({"queue_timeout_s": 0.25}, 250_000), ({"queue_timeout_s": 60}, 30_000_000)],
+)
 def test_a_request_says_how_long_it_may_wait_and_how_urgent_it_is(
     shell: Callable[..., Shell], given: dict[str, float], sent: int
 ) -> None:

@@ -80,14 +80,15 @@ def test_a_model_has_a_name(shell: Callable[..., Shell], name: Any) -> None:
         run(run.client.model, name)
 
 
-TOO_NEW = config(None, name="ahead", text='{"schema_version": 99,\r\n "name": "ahead"}')
+AHEAD = "ahead\r\nWARNING forged"
+TOO_NEW = config(None, name=AHEAD, text='{"schema_version": 99,\r\n "name": "ahead"}')
 
 
 def test_one_model_that_this_sdk_cannot_honour_does_not_hide_the_others(
     shell: Callable[..., Shell], caplog: pytest.LogCaptureFixture
 ) -> None:
     step, gone = config(None, name="demo_step"), failing(ModelNotFoundError, Retry.NEW_CONTRACT)
-    run = shell({"a": [listing("ahead", "demo", "demo_step", "gone"), TOO_NEW, serving(3), step, gone, is_ready]})
+    run = shell({"a": [listing(AHEAD, "demo", "demo_step", "gone"), TOO_NEW, serving(3), step, gone, is_ready]})
     with caplog.at_level(logging.WARNING, "radserve"):
         found = run(run.client.models)
     assert [(model.name, model.version) for model in found] == [("demo", 3)]
@@ -97,7 +98,7 @@ def test_one_model_that_this_sdk_cannot_honour_does_not_hide_the_others(
 
 
 def test_where_no_model_can_be_honoured_the_reason_is_told(shell: Callable[..., Shell]) -> None:
-    run = shell({"a": [listing("ahead"), TOO_NEW]})
+    run = shell({"a": [listing(AHEAD), TOO_NEW]})
     with pytest.raises(ContractError, match="ahead"):
         run(run.client.models)
 
@@ -109,7 +110,7 @@ def test_all_models_are_those_of_one_server(shell: Callable[..., Shell]) -> None
 
 
 def test_health_is_an_inference_of_each_model_that_can_be_honoured(shell: Callable[..., Shell]) -> None:
-    run = shell({"a": [listing("ahead", "demo"), TOO_NEW, serving(3), answered]})
+    run = shell({"a": [listing(AHEAD, "demo"), TOO_NEW, serving(3), answered]})
     assert list(run(run.client.health)) == ["demo"]
     assert run.transport.requests[0].raw_input_contents[0][4:] == b"canary"
 
