@@ -6,7 +6,7 @@ Synchronous and asynchronous clients drive the same functions.
 from radserve._codec._call import CallOptions, Calls, ContractCell, client_options
 from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
-from radserve._codec._flow import Ask, Flow, Prepare, Sleep
+from radserve._codec._flow import Ask, Flow, Prepare, Record, Sleep, told, work_of
 from radserve._codec._flows import (
     contract_flow,
     health_flow,
@@ -33,6 +33,7 @@ __all__ = [
     "Prediction",
     "Prepare",
     "Prepared",
+    "Record",
     "Sleep",
     "Source",
     "Window",
@@ -57,5 +58,7 @@ __all__ = [
     "to_answer",
     "to_request",
     "to_result",
+    "told",
     "wait_flow",
+    "work_of",
 ]

@@ -15,6 +15,7 @@ from radserve.errors import ClientClosedError, InputError
 from radserve.options import ClientOptions
 
 if TYPE_CHECKING:
+    from radserve.audit import AuditLog
     from radserve.contracts import Contract, Policy
     from radserve.options import TLS, Priority, RetryPolicy
 
@@ -33,6 +34,7 @@ class CallOptions:
         burned_in: The client's policy for burned-in text.
         priority: How urgent it is.
         queue_timeout_s: How long it may wait in the server's queue; None as long as the call may take.
+        audit: The client's audit log.
     """
 
     deadline: Deadline
@@ -44,6 +46,7 @@ class CallOptions:
     burned_in: Policy | None = None
     priority: Priority | None = None
     queue_timeout_s: float | None = None
+    audit: AuditLog | None = None
 
     def __post_init__(self) -> None:
         """Refuse a queue timeout that is no time."""
@@ -108,6 +111,7 @@ class Calls:
             random=random.random,
             request_id=uuid.uuid4().hex,
             burned_in=self._options.burned_in_annotation,
+            audit=self._options.audit,
             **given,
         )
 

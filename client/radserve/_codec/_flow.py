@@ -8,15 +8,18 @@ for its authentication flows).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from tritonclient.grpc import service_pb2
 
     from radserve._codec._prepare import Source
     from radserve.contracts import Contract, Policy
+    from radserve.telemetry import Work
 
 T = TypeVar("T")
 
@@ -107,6 +110,17 @@ class Prepare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Record:
+    """Write an entry of the audit log; the answer waits for it.
+
+    Attributes:
+        write: Writes it.
+    """
+
+    write: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a server answered.
 
@@ -120,5 +134,22 @@ class Reply:
     endpoint: str
 
 
-Step: TypeAlias = Ask | Sleep | Prepare
+Step: TypeAlias = Ask | Sleep | Prepare | Record
 Flow: TypeAlias = Generator[Step, Any, T]
+
+
+def work_of(flow: Flow[Any]) -> Work:
+    """What a flow does, for its span."""
+    return cast("Work", getattr(flow, "__name__", "call_flow").removesuffix("_flow"))
+
+
+def told(step: Ask | Prepare | Record) -> span:
+    """A span around a step."""
+    if isinstance(step, Prepare):
+        return span("prepare", model=step.contract.name, version=step.contract.version)
+    if isinstance(step, Record):
+        return span("record")
+    if isinstance(step.call, Infer):
+        request = step.call.request
+        return span("infer", model=request.model_name, version=int(request.model_version))
+    return span("call", model=step.call.model if isinstance(step.call, ReadConfig) else None)

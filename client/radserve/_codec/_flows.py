@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from radserve._codec._call import ContractCell
 from radserve._codec._decode import read_contract, to_answer
-from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare, ReadConfig, Reply, Sleep
+from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare, ReadConfig, Record, Reply, Sleep
 from radserve._codec._prepare import batches, canary, check_arrays, prepare
 from radserve._codec._results import combine, result_type
 from radserve._codec._retry import next_attempt
@@ -19,12 +19,13 @@ from radserve.errors import (
     InferenceFailedError,
     InputError,
     ModelNotFoundError,
+    RadserveError,
     Retry,
     ServerError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from radserve.results import Tensors
+from radserve.results import Result, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from radserve._codec._prepare import Prepared, Source
     from radserve._codec._results import Prediction
     from radserve.contracts import Contract
-    from radserve.results import Result
 
 T = TypeVar("T")
 Endpoints: TypeAlias = "tuple[str, ...]"
@@ -64,7 +64,7 @@ def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[
             answers.append((yield from _inferred(contract, arrays, call, endpoints)))  # noqa: PERF401 - no comprehension yields
         return combine(contract, prepared, answers)
 
-    return (yield from _by_current_contract(cell, attempt, call))
+    return (yield from _audited("predict", cell, call, _by_current_contract(cell, attempt, call)))
 
 
 def infer_flow(
@@ -81,7 +81,7 @@ def infer_flow(
             model=contract.name, version=contract.version, request_id=answer.request_id, arrays=answer.arrays
         )
 
-    return (yield from _by_current_contract(cell, attempt, call))
+    return (yield from _audited("infer", cell, call, _by_current_contract(cell, attempt, call)))
 
 
 def contract_flow(name: str, call: CallOptions, wanted: type[Result] | None = None) -> Flow[Contract]:
@@ -161,6 +161,35 @@ def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
             msg = f"the server was not ready within {call.deadline.timeout_s:g} s: {last}"
             raise DeadlineExceededError(msg, model=name, code=last.code)
         yield Sleep(seconds=min(_POLL_S, remaining_s))
+
+
+def _audited(action: str, cell: ContractCell, call: CallOptions, flow: Flow[T]) -> Flow[T]:
+    """Note a question and what came of it, before its answer is given."""
+    audit = call.audit
+    if audit is None:
+        return (yield from flow)
+
+    def record(outcome: str, sop_instance_uids: tuple[str, ...] = ()) -> Record:
+        contract = cell.contract
+        return Record(
+            write=lambda: audit.record(
+                action,
+                model=contract.name,
+                version=contract.version,
+                contract_sha256=contract.sha256,
+                request_id=call.request_id,
+                sop_instance_uids=sop_instance_uids,
+                outcome=outcome,
+            )
+        )
+
+    try:
+        answer = yield from flow
+    except RadserveError as error:
+        yield record(type(error).__name__)
+        raise
+    yield record("answered", answer.provenance.sop_instance_uids if isinstance(answer, Result) else ())
+    return answer
 
 
 def _by_current_contract(

@@ -13,6 +13,7 @@ from radserve._codec._wire import utf8
 from radserve.contracts import TEXT, EveryImage, FixedWindow, ImageInput, Policy, TextInput, WaveformInput, WholeVolume
 from radserve.errors import DecodeError, InputError, OutOfScopeError
 from radserve.preprocess import check_scope, image_to_wire, placement_of, waveform_to_wire
+from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,9 +90,14 @@ def _of_files(
     file = _open(cast("DicomSource", source))
     check_scope(file.scope, described, burned_in=burned_in)
     if isinstance(described, ImageInput):
-        return _of_image(contract, file.image(frame=frame))
+        with span("decode"):
+            image = file.image(frame=frame)
+        return _of_image(contract, image)
     uid = file.scope.sop_instance_uid
-    wire = waveform_to_wire(file.waveform(), described)
+    with span("decode"):
+        waveform = file.waveform()
+    with span("preprocess"):
+        wire = waveform_to_wire(waveform, described)
     return Prepared(inputs={contract.inputs[0].name: wire[np.newaxis]}, sop_instance_uids=(uid,) if uid else ())
 
 
@@ -99,7 +105,8 @@ def _open(source: DicomSource) -> DicomFile:
     # pydicom takes half a second to import, which those who send text need not wait for.
     from radserve.dicom import open_dicom  # noqa: PLC0415 - see above
 
-    return open_dicom(source)
+    with span("read"):
+        return open_dicom(source)
 
 
 def _of_image(contract: Contract, image: Image) -> Prepared:
@@ -112,8 +119,10 @@ def _of_image(contract: Contract, image: Image) -> Prepared:
     if isinstance(described.study, EveryImage):
         check_count(described.study, 1)
         images = ((uid, number),)
+    with span("preprocess"):
+        wire = image_to_wire(image, described)
     return Prepared(
-        inputs={contract.inputs[0].name: image_to_wire(image, described)[np.newaxis]},
+        inputs={contract.inputs[0].name: wire[np.newaxis]},
         sop_instance_uids=(uid,) if uid else (),
         frame_numbers=(number,) if number else (),
         placement=placement_of((image.values.shape[0], image.values.shape[1]), described, image.pixel_aspect),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from radserve._codec import Ask, Calls, Prepare, prepare_step
+from radserve._codec import Ask, Calls, Prepare, Sleep, prepare_step, told, work_of
 from radserve._transport import AsyncTransport
 from radserve.errors import RadserveError, ServerError
+from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,12 +40,16 @@ async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing
             step = flow.send(answer) if failure is None else flow.throw(failure)
             answer = failure = None
             try:
-                if isinstance(step, Ask):
-                    answer = await transport.call(step.call, timeout_s=step.timeout_s)
-                elif isinstance(step, Prepare):
-                    answer = await prepare(step)
-                else:
+                if isinstance(step, Sleep):
                     await asyncio.sleep(step.seconds)
+                    continue
+                with told(step):
+                    if isinstance(step, Ask):
+                        answer = await transport.call(step.call, timeout_s=step.timeout_s)
+                    elif isinstance(step, Prepare):
+                        answer = await prepare(step)
+                    else:
+                        await asyncio.to_thread(step.write)
             except ServerError as error:
                 failure = error.with_traceback(None)  # see below
             except RadserveError as error:
@@ -81,7 +86,8 @@ class AsyncSession:
 
     async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread) -> T:
         """Carry out a flow."""
-        return await run_async(flow, self.transport, prepare)
+        with span(work_of(flow)):
+            return await run_async(flow, self.transport, prepare)
 
     async def close(self) -> None:
         """Close the connections, unless they are another process's."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from radserve._codec import Ask, Calls, Prepare, prepare_step
+from radserve._codec import Ask, Calls, Prepare, Sleep, prepare_step, told, work_of
 from radserve._transport import SyncTransport
 from radserve.errors import RadserveError, ServerError
+from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,16 @@ def run(
             step = flow.send(answer) if failure is None else flow.throw(failure)
             answer = failure = None
             try:
-                if isinstance(step, Ask):
-                    answer = transport.call(step.call, timeout_s=step.timeout_s)
-                elif isinstance(step, Prepare):
-                    answer = prepare(step)
-                else:
+                if isinstance(step, Sleep):
                     time.sleep(step.seconds)
+                    continue
+                with told(step):
+                    if isinstance(step, Ask):
+                        answer = transport.call(step.call, timeout_s=step.timeout_s)
+                    elif isinstance(step, Prepare):
+                        answer = prepare(step)
+                    else:
+                        step.write()
             except ServerError as error:
                 failure = error.with_traceback(None)  # see below
             except RadserveError as error:
@@ -78,7 +83,8 @@ class Session:
 
     def run(self, flow: Flow[T], prepare: Callable[[Prepare], Prepared] = prepare_step) -> T:
         """Carry out a flow."""
-        return run(flow, self.transport, prepare)
+        with span(work_of(flow)):
+            return run(flow, self.transport, prepare)
 
     def close(self) -> None:
         """Close the connections, unless they are another process's."""

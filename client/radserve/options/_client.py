@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from radserve.audit import AuditLog
     from radserve.contracts import Policy
     from radserve.options._credentials import TLS, Secret
 
@@ -43,6 +44,7 @@ class ClientOptions:
         max_message_bytes: The largest message, sent or received.
         burned_in_annotation: Whether images with burned-in text may be sent; where this and a model's contract
             differ, the stricter holds. None leaves it to the contract.
+        audit: Where each question is noted before it is answered.
     """
 
     endpoints: tuple[str, ...]
@@ -58,6 +60,7 @@ class ClientOptions:
     keepalive_permitted: bool = False
     max_message_bytes: int = 2**29
     burned_in_annotation: Policy | None = None
+    audit: AuditLog | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself or what a server would punish."""

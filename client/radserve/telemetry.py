@@ -1,0 +1,74 @@
+"""What radserve tells about its work: spans of OpenTelemetry and records of ``logging``; nothing of a patient.
+
+Only names of models, numbers and the types of errors are told: never a message,
+a path or a value that was read. OpenTelemetry is used where the application has
+imported it; radserve itself never does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# What a caller asks for, then what is done for it.
+Work = Literal[
+    "predict",
+    "infer",
+    "health",
+    "wait",
+    "models",
+    "contract",
+    "prepare",
+    "read",
+    "decode",
+    "preprocess",
+    "call",
+    "record",
+]
+_log = logging.getLogger("radserve")
+
+
+class span:  # noqa: N801 - read as a verb: with span("read")
+    """Tells that something is done, how long it took and whether it failed; a context manager.
+
+    Args:
+        work: What; the span is called ``radserve.WORK``.
+        model: The public model's name.
+        version: Its version.
+    """
+
+    def __init__(self, work: Work, *, model: str | None = None, version: int | None = None) -> None:
+        self._work = work
+        known = {"radserve.model": model, "radserve.version": version}
+        self._attributes = {name: value for name, value in known.items() if value is not None}
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter()
+        self._trace = sys.modules.get("opentelemetry.trace")
+        if self._trace is not None:
+            # An exception's message and traceback, which OpenTelemetry would record, may hold paths of the caller's.
+            options = {"record_exception": False, "set_status_on_exception": False}
+            tracer = self._trace.get_tracer("radserve")
+            self._current = tracer.start_as_current_span(
+                f"radserve.{self._work}", attributes=self._attributes, **options
+            )
+            self._span = self._current.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outcome = "done" if kind is None else kind.__name__
+        if self._trace is not None:
+            if kind is not None:
+                self._span.set_attribute("error.type", outcome)
+                self._span.set_status(self._trace.Status(self._trace.StatusCode.ERROR))
+            self._current.__exit__(None, None, None)
+        if _log.isEnabledFor(logging.DEBUG):
+            told = " ".join(f"{name.partition('.')[2]}={value}" for name, value in self._attributes.items())
+            taken_ms = (time.perf_counter() - self._begin) * 1e3
+            _log.debug("%s %s: %s after %.1f ms", self._work, told, outcome, taken_ms)
