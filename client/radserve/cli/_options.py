@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from radserve.options import TLS
+from radserve.client import Client
+from radserve.options import ClientOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.text import Text
 
-__all__ = ["Insecure", "Json", "Timeout", "TlsCa", "Url", "filled_table", "tls_from", "wide_console"]
+__all__ = [
+    "Config",
+    "Insecure",
+    "Json",
+    "Timeout",
+    "TlsCa",
+    "TlsCert",
+    "TlsKey",
+    "Url",
+    "connect",
+    "filled_table",
+    "wide_console",
+]
 
-Url = Annotated[str, typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service.")]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer.")]
+Url = Annotated[
+    list[str] | None,
+    typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service; again for each further server."),
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer; 30.")
+]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Send patient data readable to another host: trusted networks only.")
 ]
 TlsCa = Annotated[
-    str | None,
+    Path | None,
     typer.Option("--tls-ca", metavar="FILE", help="Encrypt; trust the certificate authorities in this PEM file."),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="This client's certificate, for mutual TLS.")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings that neither options nor RADSERVE_* variables give."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
@@ -33,13 +60,35 @@ Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a tabl
 _WIDTH = 200
 
 
-def tls_from(root_certificates: str | Path | None) -> TLS | None:
-    """Encryption, where a certificate authority is named.
+def connect(
+    url: list[str] | None,
+    *,
+    timeout: float | None,
+    insecure: bool,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    config: Path | None,
+) -> Client:
+    """A client by the command's options; what they leave out is taken from the environment and the configuration file.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: An option cannot be used.
     """
-    return None if root_certificates is None else TLS.from_files(root_certificates)
+    if not (url or config or {"RADSERVE_ENDPOINTS", "RADSERVE_CONFIG"} & set(os.environ)):
+        msg = "name the server with --url HOST:PORT, RADSERVE_ENDPOINTS or --config FILE"
+        raise typer.BadParameter(msg)
+    return Client(
+        options=ClientOptions.load(
+            file=config,
+            endpoints=url or None,
+            timeout_s=timeout,
+            insecure=insecure or None,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+        )
+    )
 
 
 def wide_console() -> Console:

@@ -7,24 +7,34 @@ from typing import Annotated
 
 import typer
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
-from radserve.client import Client
+from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect
 
 
 def health(
     model: Annotated[str | None, typer.Argument(help="A public model; all of them where none is named.")] = None,
     *,
-    url: Url,
+    url: Url = None,
     json: Json = False,
     timeout: Timeout = 10.0,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    config: Config = None,
 ) -> None:
     """Run a real inference on harmless data; exit 0 where every model answers, else 1.
 
     Example: radserve health --url localhost:8001
     """
-    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+    with connect(
+        url,
+        timeout=timeout,
+        insecure=insecure,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        config=config,
+    ) as client:
         taken_s = client.health(model)
     for name, seconds in taken_s.items():
         if json:

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, filled_table, tls_from, wide_console
-from radserve.client import Client
+from radserve.cli._options import (
+    Config,
+    Insecure,
+    Json,
+    Timeout,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    Url,
+    connect,
+    filled_table,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from radserve.contracts import Contract
@@ -19,17 +30,28 @@ _COLUMNS = ("model", "version", "task", "accepts", "labels", "description")
 
 def models(
     *,
-    url: Url,
+    url: Url = None,
     json: Json = False,
-    timeout: Timeout = 30.0,
+    timeout: Timeout = None,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    config: Config = None,
 ) -> None:
     """List the public models of a server, and what each accepts.
 
     Example: radserve models --url localhost:8001
     """
-    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+    with connect(
+        url,
+        timeout=timeout,
+        insecure=insecure,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        config=config,
+    ) as client:
         contracts = [model.contract for model in client.models()]
     if json:
         for contract in contracts:

@@ -13,9 +13,8 @@ import typer
 
 from radserve.cli._inputs import Inputs
 from radserve.cli._label_maps import picture_paths, write_picture
-from radserve.cli._options import Insecure, Json, Timeout, TlsCa, Url, tls_from
+from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect
 from radserve.cli._show import Answered, print_lines, print_table, printable, progress_bar
-from radserve.client import Client
 from radserve.contracts import Task, TextInput
 from radserve.errors import (
     DeadlineExceededError,
@@ -64,7 +63,7 @@ def predict(
         typer.Argument(metavar="INPUT", help="Files, folders (DICOM files, or .txt files for text models), or -."),
     ] = None,
     *,
-    url: Url,
+    url: Url = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A report's text, for text models.")] = None,
     json: Json = False,
     priority: Annotated[Urgency | None, typer.Option("--priority", help="How urgent it is.")] = None,
@@ -83,9 +82,12 @@ def predict(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite label maps that are there already.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Inputs worked on at the same time.")] = None,
-    timeout: Timeout = 30.0,
+    timeout: Timeout = None,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    config: Config = None,
 ) -> None:
     """Answer DICOM files, or report texts; exit 1 if any of them failed.
 
@@ -100,7 +102,15 @@ def predict(
     if json and out:
         msg = "--out writes lines of JSON to a file: leave --json out"
         raise typer.BadParameter(msg)
-    with Client(url, tls=tls_from(tls_ca), insecure=insecure, timeout_s=timeout) as client:
+    with connect(
+        url,
+        timeout=timeout,
+        insecure=insecure,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        config=config,
+    ) as client:
         served = client.model(model)
         _check_usage(served, text=bool(text), output=bool(output))
         found = Inputs.of(inputs or [], text or [], served.contract)
