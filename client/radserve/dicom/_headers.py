@@ -38,7 +38,7 @@ class Header:
     series: str | None
     instance: str | None
     number: float
-    shared: dict[str, object]
+    shared: dict[str, str | None]
     size: dict[str, tuple[float, ...]]
     plane: Geometry | None
     is_localizer: bool
@@ -59,14 +59,16 @@ def read_headers(dataset: Dataset) -> tuple[Header, ...]:
         msg = "the file is a part of a concatenation (PS3.3 C.7.6.16.2.2): give the file that it is a part of"
         raise InconsistentSeriesError(msg)
     number = numbers(dataset, "InstanceNumber")
+    shared = {keyword: text(dataset, keyword) for keyword in _SHARED}
+    size = {keyword: numbers(dataset, keyword) for keyword in _SIZE}
     return tuple(
         Header(
             frame=index if count > 1 else None,
             series=text(dataset, "SeriesInstanceUID"),
             instance=text(dataset, "SOPInstanceUID"),
             number=number[0] if number else 0.0,
-            shared={keyword: text(dataset, keyword) for keyword in _SHARED},
-            size={keyword: numbers(dataset, keyword) for keyword in _SIZE},
+            shared=shared,
+            size=size,
             plane=image_plane(dataset, index),
             is_localizer="LOCALIZER" in texts(dataset, "ImageType"),
         )
