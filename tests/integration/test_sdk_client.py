@@ -37,7 +37,7 @@ from radserve import (
     ServerUnavailableError,
     _codec,
 )
-from radserve.contracts import SCHEMA_VERSION, Contract, FixedWindow, ImageInput
+from radserve.contracts import SCHEMA_VERSION, Contract, EveryImage, FixedWindow, ImageInput
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -142,6 +142,39 @@ def test_many_inputs_are_taken_only_as_they_are_needed(client: Client) -> None:
         next(answers)
     answers.close()  # type: ignore[attr-defined]
     assert len(taken) <= 10 + 2 * 3
+
+
+def _slices(count: int) -> list[pydicom.Dataset]:
+    """A series of CT slices, each brighter than the one before."""
+    slices = []
+    for number in range(count):
+        one = pydicom.dcmread(CT)
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
+        one.ImagePositionPatient = [0, 0, 5 * number]
+        one.RescaleIntercept = -1024 + 10 * number
+        slices.append(one)
+    return slices
+
+
+def test_a_study_larger_than_a_batch_is_answered_as_one(
+    start_server: Callable[..., EmbeddedServer], tmp_path: Path
+) -> None:
+    contract = image_contract()
+    assert isinstance(contract.input, ImageInput)
+    described = msgspec.structs.replace(contract.input, study=EveryImage())
+    write_classifier(tmp_path, msgspec.structs.replace(contract, input=described))
+    server = start_server(tmp_path, verify=False, supervise=False)
+    slices = _slices(11)
+    with Client(server.grpc_url) as client:
+        model = client.model("brightness", Classification)
+        pixels = model.prepare(slices)["PIXELS"]
+        result = model.predict(slices)
+    assert len(pixels) == 11 > contract.max_batch_size
+    assert [one.sop_instance_uid for one in result.images] == [one.SOPInstanceUID for one in slices]
+    means = pixels.reshape(11, -1).mean(axis=1) / 255
+    found = [{finding.label: finding.probability for finding in one.findings}["bright"] for one in result.images]
+    assert found == pytest.approx(means, abs=1e-6)
+    assert len(set(found)) == 11, "each slice must have an answer of its own for a mixed order to be seen"
 
 
 def test_one_path_is_not_many(client: Client) -> None:

@@ -78,10 +78,13 @@ class Model(Generic[R]):
         """Answer one input.
 
         Args:
-            source: A DICOM file (path, bytes or ``pydicom.Dataset``); a report's text;
-                or an array: exactly the wire's dtype and shape, or for image
-                models modality values ``(rows, columns)``, whose scope is not checked.
-            frame: Which frame of a multi-frame image, counted from 0.
+            source: A DICOM file (path, bytes or ``pydicom.Dataset``); for a model of
+                studies a folder or a list of those of one series, or a multi-frame file;
+                a PNG or JPEG picture; a report's text; or an array: exactly the wire's
+                dtype and shape, or for image models modality values ``(rows, columns)``.
+                The scope of pictures and arrays is not checked.
+            frame: Which frame of a multi-frame image, counted from 0; a model of
+                studies then answers that frame alone.
             priority: How urgent it is; None leaves the model's default.
             timeout_s: Time budget, all attempts together; None takes the client's.
             queue_timeout_s: How long it may wait in the server's queue, if the model's
