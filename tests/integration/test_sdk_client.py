@@ -146,7 +146,7 @@ def test_many_inputs_are_taken_only_as_they_are_needed(client: Client) -> None:
 
 def _slices(count: int) -> list[pydicom.Dataset]:
     """A series of CT slices, each brighter than the one before."""
-    slices = []
+    slices: list[pydicom.Dataset] = []
     for number in range(count):
         one = pydicom.dcmread(CT)
         one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
