@@ -149,7 +149,7 @@ def _slices(count: int) -> list[pydicom.Dataset]:
     slices: list[pydicom.Dataset] = []
     for number in range(count):
         one = pydicom.dcmread(CT)
-        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"2.25.{number + 1}")
         one.ImagePositionPatient = [0, 0, 5 * number]
         one.RescaleIntercept = -1024 + 10 * number
         slices.append(one)
