@@ -313,6 +313,12 @@ def test_percentiles_are_those_of_the_whole_volume() -> None:
     np.testing.assert_array_equal(wire, np.rint(values / 63 * 255).astype(np.uint8))
 
 
+def test_a_volume_names_each_frame_once_however_often_it_was_read() -> None:
+    described = contract(WholeVolume(slices=4), rows=4, columns=4, window=PercentileWindow(lower=0, upper=100))
+    prepared = _codec.prepare(described, enhanced(stack(np.arange(4 * 16).reshape(4, 4, 4))))
+    assert (prepared.sop_instance_uids, prepared.frame_numbers) == (("1.2.3",), (1, 2, 3, 4))
+
+
 def test_slices_with_windows_of_their_own_are_no_volume() -> None:
     described = contract(WholeVolume(slices=4), rows=4, columns=4, window=FileWindow())
     values = np.arange(4 * 16).reshape(4, 4, 4)
