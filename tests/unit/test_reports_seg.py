@@ -176,6 +176,14 @@ def test_all_frames_of_an_older_multi_frame_file_come_back(tmp_path: Path) -> No
     seg = answer.to_dicom_seg(file)
     read = written(seg, tmp_path)
     np.testing.assert_array_equal(by_frame(read, file.SOPInstanceUID, [1, 2, 3]), label_map)
+    numbers = {
+        (
+            int(groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber),
+            groups.FrameContentSequence[0].InStackPositionNumber,
+        )
+        for groups in read.PerFrameFunctionalGroupsSequence
+    }
+    assert numbers == {(1, 1), (2, 2), (3, 3)}
     (listed,) = read.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert (listed.ReferencedSOPClassUID, listed.ReferencedSOPInstanceUID) == (file.SOPClassUID, file.SOPInstanceUID)
     assert errors_of(answer.to_dicom_sr(file, segmentation=seg), tmp_path) == []

@@ -221,8 +221,6 @@ def _segment(result: Segmentation, context: Context, region: Region, segmentatio
         for number, groups in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1)
         if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == region.value
     ]
-    if not frames:
-        raise InputError(_NOT_ITS_OWN)
     frame = hd.ReferencedSegmentationFrame(*uids, frames, region.value, images[0])
     del frame[0].ReferencedSOPSequence[0].ReferencedSegmentNumber  # a frame is of one segment: PS3.3 table 10-3
     return hd.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=frame, **common)
@@ -286,5 +284,15 @@ def _check_segmentation(result: Result, context: Context, segmentation: Dataset)
         not same_study
         or referred != {str(reference.sop_instance_uid) for reference in context.references}
         or labels != [region.label for region in result.findings]
+        or _pixel_counts(segmentation) != {region.value: region.pixel_count for region in result.findings}
     ):
         raise InputError(_NOT_ITS_OWN)
+
+
+def _pixel_counts(segmentation: Dataset) -> dict[int, int]:
+    """By segment number; an answer of another version of the model, or to another window, has others."""
+    counts = dict.fromkeys((int(segment.SegmentNumber) for segment in segmentation.SegmentSequence), 0)
+    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    for frame, groups in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        counts[int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)] += int(frame.sum())
+    return counts
