@@ -31,7 +31,7 @@ from radserve import (
     _codec,
 )
 from radserve._codec._flow import Infer
-from radserve._transport import SyncTransport
+from radserve._transport import SyncTransport, _errors
 from radserve.options import ClientOptions
 from radserve_server import EmbeddedServer
 
@@ -74,6 +74,10 @@ def send(client: Client, model: Model, **changed: Any) -> object:
         else:
             setattr(target, name, value)
     return client._session.transport.call(Infer(request=request), timeout_s=5)
+
+
+def test_the_documented_table_is_that_of_the_code() -> None:
+    assert _errors.retry_table() in (_errors.__doc__ or "")
 
 
 def test_a_full_queue_is_overload_at_once(server: EmbeddedServer, model: Model) -> None:
@@ -149,6 +153,11 @@ def test_a_request_too_large_is_refused_before_it_is_sent(server: EmbeddedServer
     transport = SyncTransport(ClientOptions(endpoints=(server.grpc_url,), max_message_bytes=2**16))
     with closing(transport), pytest.raises(InputError, match="send fewer"):
         transport.call(Infer(request=request), timeout_s=5)
+
+
+def test_a_host_that_is_not_known_is_told() -> None:
+    with Client("triton.invalid:8001", insecure=True) as client, pytest.raises(ServerUnavailableError, match="name"):
+        client.model("add_one", timeout_s=10)
 
 
 def test_what_is_no_triton_is_told(server: EmbeddedServer) -> None:

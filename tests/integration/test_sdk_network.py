@@ -19,11 +19,14 @@ from support.servers import raw_server, wait_until
 from radserve import (
     Client,
     DeadlineExceededError,
+    InferenceFailedError,
     Model,
     RequestRejectedError,
+    ServerError,
     ServerOverloadedError,
     ServerUnavailableError,
 )
+from radserve.errors import Retry
 from radserve.options import ClientOptions, RetryPolicy
 
 if TYPE_CHECKING:
@@ -200,6 +203,20 @@ def test_a_request_that_kills_servers_is_tried_once_more_and_not_again(
             doomed.pop(place).signal(signal.SIGKILL)
         with pytest.raises(ServerUnavailableError):
             call.result()
+
+
+def test_a_model_whose_process_died_is_told_and_asked_elsewhere(
+    doomed: list[Server], connect: Callable[..., Client]
+) -> None:
+    dead = doomed[0]
+    alone = connect(dead, retry=RetryPolicy(attempts=1)).model("faulty")
+    with pytest.raises(ServerError):
+        alone.infer(x(raises=2))
+    with pytest.raises(InferenceFailedError, match="has died") as caught:
+        alone.infer(x())
+    assert caught.value.retry is Retry.ONCE_ELSEWHERE
+    model = connect(*doomed).model("faulty")
+    assert all(answers(model) for _ in range(6))
 
 
 def test_a_stopped_server_costs_time_but_no_answer(doomed: list[Server], connect: Callable[..., Client]) -> None:

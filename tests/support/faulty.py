@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from radserve import Model
 
 SECRET = "ZZCANARYZZ"  # noqa: S105 - stands for a patient's name
-# X[0] numbers a request that waits to be let go, X[1] answers with an error, X[2] raises, X[3] gives a NaN.
+# X[0] numbers a request that waits to be let go, X[1] answers with an error, X[2] raises (2 ends
+# the process), X[3] gives a NaN.
 _STEP = f"""
 import os
 import time
@@ -41,12 +42,12 @@ class TritonPythonModel:
         if x[0, 0]:
             open(self.note("busy", x), "w").close()
             while not os.path.exists(self.note("let_go", x)):
-                if request.is_cancelled():
-                    open(self.note("cancelled", x), "w").close()
                 time.sleep(0.01)
         if x[0, 1]:
             error = pb_utils.TritonError("{SECRET}", pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
+        if x[0, 2] == 2:
+            os._exit(1)
         if x[0, 2]:
             raise ValueError("{SECRET}")
         return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x + 1 if not x[0, 3] else x * np.nan)])
@@ -71,7 +72,7 @@ def x(held: float = 0, error: float = 0, raises: float = 0, nan: float = 0) -> d
 
 
 def note(repository: Path, what: str, number: int) -> Path:
-    """The file by which a request tells that it is ``busy`` or ``cancelled``, or is told ``let_go``."""
+    """The file by which a request tells that it is ``busy``, or is told ``let_go``."""
     return repository / "faulty_step" / f"{what}_{number}"
 
 

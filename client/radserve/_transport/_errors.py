@@ -1,4 +1,39 @@
-"""gRPC's codes and Triton's texts to radserve's errors, in one table."""
+"""gRPC's codes and Triton's texts to radserve's errors, in one table, and whether a call is made again.
+
+| gRPC code | text | error | again? |
+|---|---|---|---|
+| CANCELLED |  | ServerUnavailableError | once |
+| INVALID_ARGUMENT |  | RequestRejectedError | no |
+| DEADLINE_EXCEEDED |  | DeadlineExceededError | no |
+| NOT_FOUND | Unable to find shared memory region | ServerUnavailableError | yes |
+| NOT_FOUND |  | ModelNotFoundError | once, by the new contract |
+| PERMISSION_DENIED |  | UnauthenticatedError | once, with new credentials |
+| RESOURCE_EXHAUSTED | larger than max | RequestRejectedError | no |
+| RESOURCE_EXHAUSTED |  | ServerOverloadedError | if asked for |
+| FAILED_PRECONDITION |  | RequestRejectedError | no |
+| OUT_OF_RANGE |  | RequestRejectedError | no |
+| UNIMPLEMENTED |  | RequestRejectedError | no |
+| INTERNAL | Unable to open shared memory region | RequestRejectedError | no |
+| INTERNAL | is not healthy | InferenceFailedError | once |
+| UNAVAILABLE | Exceeds maximum queue size | ServerOverloadedError | if asked for |
+| UNAVAILABLE | Request timeout expired | ServerOverloadedError | no |
+| UNAVAILABLE | This protocol is restricted | UnauthenticatedError | once, with new credentials |
+| UNAVAILABLE | Server is stopping | ServerUnavailableError | yes |
+| UNAVAILABLE | is not at ready state | ModelNotFoundError | once, by the new contract |
+| UNAVAILABLE | failed to connect to all addresses | ServerUnavailableError | yes |
+| UNAVAILABLE | errors resolving | ServerUnavailableError | yes |
+| UNAVAILABLE | DNS resolution failed | ServerUnavailableError | yes |
+| UNAVAILABLE |  | ServerUnavailableError | once |
+| UNAUTHENTICATED |  | UnauthenticatedError | once, with new credentials |
+| any other | | InferenceFailedError | no |
+
+"yes": nothing was computed; at another server at once, where there is none after a random pause. "once":
+something may have been computed, so that a request which kills servers does not walk through all of them; the
+same holds for an attempt whose half of the time is over while another server is left. "if asked for": with
+``RetryPolicy.retry_overload``, after a pause. "once, by the new contract": where the server serves another
+version; where it is shutting down, "yes". "once, with new credentials": where the token or the key was
+replaced since it was sent. All attempts share one budget of time and are at most ``RetryPolicy.attempts``.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +80,10 @@ class _Meaning:
     retry: Retry = Retry.NEVER
     quotes: bool = False
 
+
+_UNKNOWN_HOST = _Meaning(
+    error=ServerUnavailableError, advice="the host of {url} is not known: check its name", retry=Retry.ELSEWHERE
+)
 
 # Triton says UNAVAILABLE for six things; of a step, the text stands after "in ensemble
 # '<name>', ". Every entry is tested against a real server.
@@ -97,13 +136,8 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
         "failed to connect to all addresses",
         _Meaning(error=ServerUnavailableError, advice=_NO_ANSWER, retry=Retry.ELSEWHERE),
     ),
-    (
-        grpc.StatusCode.UNAVAILABLE,
-        "DNS resolution failed",
-        _Meaning(
-            error=ServerUnavailableError, advice="the host of {url} is not known: check its name", retry=Retry.ELSEWHERE
-        ),
-    ),
+    (grpc.StatusCode.UNAVAILABLE, "errors resolving", _UNKNOWN_HOST),
+    (grpc.StatusCode.UNAVAILABLE, "DNS resolution failed", _UNKNOWN_HOST),  # an older gRPC's words
     (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "larger than max",
@@ -173,6 +207,28 @@ _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     ),
 }
 _OTHER = _Meaning(error=InferenceFailedError, advice="{model} failed: see the server's log for this request id")
+
+
+_AGAIN: Mapping[Retry, str] = {
+    Retry.NEVER: "no",
+    Retry.ELSEWHERE: "yes",
+    Retry.ONCE_ELSEWHERE: "once",
+    Retry.BACK_OFF: "if asked for",
+    Retry.NEW_CONTRACT: "once, by the new contract",
+    Retry.NEW_CREDENTIALS: "once, with new credentials",
+}
+
+
+def retry_table() -> str:
+    """The table of codes and texts in Markdown, for the documentation."""
+    rows = [*_BY_TEXT, *((code, "", meaning) for code, meaning in _BY_CODE.items())]
+    order = list(grpc.StatusCode)
+    lines = ["| gRPC code | text | error | again? |", "|---|---|---|---|"]
+    for code, text, meaning in sorted(rows, key=lambda row: (order.index(row[0]), not row[1])):
+        retry = Retry.NEW_CREDENTIALS if meaning.error is UnauthenticatedError else meaning.retry
+        lines.append(f"| {code.name} | {text} | {meaning.error.__name__} | {_AGAIN[retry]} |")
+    lines.append(f"| any other | | {_OTHER.error.__name__} | {_AGAIN[_OTHER.retry]} |")
+    return "\n".join(lines) + "\n"
 
 
 def translate(
