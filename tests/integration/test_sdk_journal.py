@@ -15,6 +15,7 @@ import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
 
+from radserve_export.synthetic import Split, generate
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
-FILES = 300
+FILES = 240
 REFUSED = 12
 # Of two runs these differ, and nothing else.
 _OF_ONE_RUN = {"request_id", "created"}
@@ -145,3 +146,27 @@ def test_two_runs_on_one_file_are_refused_and_the_first_goes_on(
     assert second.returncode == 1
     assert second.stderr == f"radserve: another run writes to {out}: wait for it, or name another file\n"
     assert lines(out) == lines(undisturbed)
+
+
+def test_a_label_map_that_a_killed_run_left_without_a_line_is_written_again(
+    reference_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    for number, sample in enumerate(generate("ct_lesion", 2, seed=5, split=Split.TEST)):
+        assert isinstance(sample.source, bytes)
+        (tmp_path / "study" / f"{number}.dcm").write_bytes(sample.source)
+    out, maps = tmp_path / "results.jsonl", tmp_path / "maps"
+    asked = [*RADSERVE, "predict", "ct_lesion", str(tmp_path / "study"), "--url", reference_server.grpc_url]
+    asked += ["--out", str(out), "--output", str(maps), "--resume"]
+    assert subprocess.run(asked, check=False, capture_output=True).returncode == 0  # noqa: S603 - ourselves
+    first, second = out.read_bytes().splitlines(keepends=True)
+    whole = {path.name: path.read_bytes() for path in maps.iterdir()}
+    out.write_bytes(first)
+    (maps / "1.png").write_bytes(b"half of it")
+    assert subprocess.run(asked, check=False, capture_output=True).returncode == 0  # noqa: S603 - ourselves
+    assert {path.name: path.read_bytes() for path in maps.iterdir()} == whole
+    assert [json.loads(line)["label_map"] for line in out.read_text().splitlines()] == [
+        str(maps / "0.png"),
+        str(maps / "1.png"),
+    ]
+    assert json.loads(second)["key"] == json.loads(out.read_bytes().splitlines()[1])["key"]

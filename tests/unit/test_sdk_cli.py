@@ -6,13 +6,18 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from support.sdk_contracts import IMAGE, TEXT, contract
 
 from radserve import cli
+from radserve.cli._inputs import Inputs
+from radserve.contracts import EveryImage
 from radserve.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Point:
@@ -118,3 +123,34 @@ def test_without_typer_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(sys.modules, "typer", None)
     assert run("greet") == 1
     assert "pip install 'radserve[cli]'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2", "b/1", "b/DICOMDIR", "b/.x", "a/3.dcm", "c.csv", ".hidden/4", "d/5.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def test_where_a_model_answers_studies_each_folder_that_has_files_is_one(folder: Path) -> None:
+    found = Inputs.of([str(folder)], [], contract(msgspec.structs.replace(IMAGE, study=EveryImage())))
+    given = {item.name: item.source() for item in found.items}
+    assert given == {
+        str(folder / "a"): [str(folder / "a/3.dcm")],
+        str(folder / "b"): [str(folder / "b/1"), str(folder / "b/2")],
+        str(folder / "d"): [str(folder / "d/5.txt")],
+    }
+    assert found.notice() == "passed over in folders: 1 .csv, 1 DICOMDIR, 2 hidden"
+    keys = [item.key() for item in found.items]
+    (folder / "b/2").write_text("changed")
+    assert [item.key() == key for item, key in zip(found.items, keys, strict=True)] == [True, False, True]
+
+
+def test_inputs_have_keys_as_far_as_they_can_be_found(folder: Path) -> None:
+    found = Inputs.of([str(folder), "/nowhere", str(folder / "b")], ["calm", "urgent"], contract(TEXT))
+    assert [item.name for item in found.items][-4:] == ["/nowhere", str(folder / "b"), "text 1", "text 2"]
+    keys = [item.key() for item in found.items]
+    assert [key is None for key in keys] == [False, True, True, False, False]
+    assert len(set(keys)) == 4
+    assert [item.is_readable() for item in found.items] == [True, False, True, True, True]
