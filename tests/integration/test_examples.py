@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pydicom
+import pytest
+from support.validators import dciodvfy_errors
+
+from radserve_export.synthetic import Split, generate
+
+if TYPE_CHECKING:
+    from radserve_server import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +66,61 @@ def test_lock_files_are_hash_pinned_and_name_no_host() -> None:
         assert len(pins) > 10
         assert all("--hash=sha256:" in pin for pin in pins), lock.name
         assert not re.search(r"https?://|index-url|file://", text), lock.name
+
+
+def _ran(script: str, *arguments: object, given: str | None = None) -> str:
+    """What one of the scripts printed."""
+    command = [sys.executable, str(ROOT / "client" / "examples" / script), *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, input=given)  # noqa: S603 - our own scripts
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three radiographs, one of them urgent, a file that is none, and a CT slice beside the folder."""
+    folder = tmp_path_factory.mktemp("examples") / "worklist"
+    folder.mkdir()
+    for sample, name in zip(generate("chest_xray", 3, seed=9, split=Split.TEST), ("a", "b_stat", "c"), strict=True):
+        assert isinstance(sample.source, bytes)
+        (folder / f"{name}.dcm").write_bytes(sample.source)
+    (folder / "d.dcm").write_bytes(b"no file")
+    (lesion,) = generate("ct_lesion", 1, seed=9, split=Split.TEST)
+    assert isinstance(lesion.source, bytes)
+    (folder.parent / "slice.dcm").write_bytes(lesion.source)
+    return folder
+
+
+def test_a_folder_is_answered_urgent_files_first(files: Path, reference_server: EmbeddedServer) -> None:
+    answers = files.parent / "answers.csv"
+    _ran("worklist_folder.py", reference_server.grpc_url, "chest_xray", files, answers)
+    with answers.open(newline="", encoding="utf-8") as content:
+        rows = list(csv.DictReader(content))
+    assert [row["file"] for row in rows] == ["b_stat.dcm", "a.dcm", "c.dcm", "d.dcm"]
+    assert [bool(row["label"]) for row in rows] == [True, True, True, False]
+    assert rows[-1]["error"].startswith("DecodeError: ")
+
+
+def test_an_asynchronous_service_answers_each_line(files: Path, reference_server: EmbeddedServer) -> None:
+    paths = [str(path) for path in sorted(files.iterdir())]
+    lines = _ran(
+        "async_service.py", reference_server.grpc_url, "chest_xray", given="\n".join(paths) + "\n"
+    ).splitlines()
+    told = {answer["input"]: answer for answer in map(json.loads, lines)}
+    assert sorted(told) == paths
+    assert [path for path in paths if "error" in told[path]] == [str(files / "d.dcm")]
+
+
+def test_an_answer_is_written_back(files: Path, tmp_path: Path, reference_server: EmbeddedServer) -> None:
+    _ran("write_back.py", reference_server.grpc_url, files.parent / "slice.dcm", tmp_path)
+    segmentation, report = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("segmentation", "report"))
+    assert (segmentation.Modality, report.Modality, report.VerificationFlag) == ("SEG", "SR", "UNVERIFIED")
+    assert segmentation.StudyInstanceUID == pydicom.dcmread(files.parent / "slice.dcm").StudyInstanceUID
+    for name in ("segmentation", "report"):
+        assert dciodvfy_errors(tmp_path / f"{name}.dcm") == []
+
+
+def test_what_a_notebook_holds_runs(files: Path, reference_server: EmbeddedServer) -> None:
+    printed = _ran("notebook.py", reference_server.grpc_url, files / "a.dcm")
+    assert "<EvidenceMap of " in printed
+    assert printed.endswith("True\n")
