@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from support.datasets import compressed, first_frame, make
 from support.mutations import TEST_FILES, attempt
 
-from radserve.dicom import read_image
+from radserve.dicom import _fragments, read_image
 from radserve.dicom._codestream import check_codestream
 from radserve.dicom._packbits import decode_rle
 from radserve.errors import DecodeError, InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+STARTS_OF_FRAME = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc3", b"\xff\xf7")
 ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
 RLE_FRAME = first_frame("MR_small_RLE.dcm")[1]
 JPEG_2000_FRAME = first_frame("MR_small_jp2klossless.dcm")[1]
@@ -101,6 +102,38 @@ def test_a_frame_without_its_end_is_refused(name: str) -> None:
     dataset.PixelData = encapsulate([frame[: len(frame) * 9 // 10]])
     with pytest.raises(DecodeError, match="no end"):
         read_image(dataset)
+
+
+def test_more_fragments_than_can_be_are_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fragments, "MAX_FRAGMENTS", 2)
+    with pytest.raises(DecodeError, match="more than 2 fragments"):
+        read_image(two_frames(), frame=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "syntax"),
+    [
+        ("MR_small_jp2klossless.dcm", JPEG2000Lossless),
+        ("MR_small_jpeg_ls_lossless.dcm", JPEGLSLossless),
+        ("SC_rgb_jpeg_dcmtk.dcm", JPEGBaseline8Bit),
+        ("SC_rgb_jpeg_gdcm.dcm", JPEGLosslessSV1),
+    ],
+)
+def test_a_frames_own_header_must_agree_with_the_data_set(name: str, syntax: UID) -> None:
+    dataset, frame = first_frame(name)
+    told = {"rows": dataset.Rows, "columns": dataset.Columns, "samples": dataset.SamplesPerPixel}
+    assert check_codestream(frame, syntax, **told).precision in {8, 16}
+    for attribute, value in told.items():
+        with pytest.raises(DecodeError, match="contradicts Rows, Columns or SamplesPerPixel"):
+            check_codestream(frame, syntax, **{**told, attribute: value + 1})
+    if syntax != JPEG2000Lossless:
+        start = next(place for place in range(2, 2000) if frame[place : place + 2] in STARTS_OF_FRAME)
+        segment = frame[start : start + 2 + int.from_bytes(frame[start + 2 : start + 4], "big")]
+        with pytest.raises(DecodeError, match="no header of the transfer syntax's kind"):
+            check_codestream(frame[:start] + segment + frame[start:], syntax, **told)
+        progressive = frame[: start + 1] + b"\xc2" + frame[start + 2 :]
+        with pytest.raises(DecodeError, match="no header of the transfer syntax's kind"):
+            check_codestream(progressive, syntax, **told)
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,7 +18,6 @@ import pydicom
 import pytest
 from openjpeg.utils import encode_array
 from pydicom.encaps import encapsulate
-from support.leftovers import children
 from support.mutations import TEST_FILES
 
 from radserve.dicom import _isolated, read_image
@@ -164,20 +163,23 @@ def test_an_interrupted_caller_drops_the_process_with_its_answer(
     assert not idle.is_alive()
 
 
-def test_a_forked_child_leaves_the_processes_to_its_parent() -> None:
+def test_a_forked_child_leaves_the_processes_to_its_parent(processes: _isolated._Processes) -> None:
     expected = read_image(JPEG_LS).values
+    (idle,) = processes._idle
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
+        left = not processes._idle
         same = np.array_equal(read_image(JPEG_LS).values, expected)
-        os.write(write_end, b"same" if same and len(children()) == 1 else b"other")
-        _isolated._processes.close()
+        os.write(write_end, b"a process of its own" if left and same else b"other")
+        processes.close()
         os._exit(0)
     os.close(write_end)
-    assert os.read(read_end, 10) == b"same"
+    assert os.read(read_end, 100) == b"a process of its own"
     os.close(read_end)
     os.waitpid(child, 0)
     np.testing.assert_array_equal(read_image(JPEG_LS).values, expected)
+    assert processes._idle == [idle]
 
 
 def test_no_process_outlives_its_caller() -> None:

@@ -228,6 +228,10 @@ def _failure(status: int, *, started: bool) -> DecodeError | UnsupportedTransfer
     return DecodeError("the decoder crashed on a frame: the file is damaged, fetch it again")
 
 
+def _disown() -> None:
+    _processes.disown()
+
+
 _processes = _Processes()
 atexit.register(_processes.close)
-os.register_at_fork(after_in_child=_processes.disown)
+os.register_at_fork(after_in_child=_disown)
