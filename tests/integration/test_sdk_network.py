@@ -86,16 +86,16 @@ class Server:
 
 
 @contextmanager
-def started(folder: Path, *, lasts: bool) -> Iterator[list[tuple[Path, ServerProcess, str]]]:
-    """Two servers, each of a repository of its own."""
-    repositories = [folder / "a", folder / "b"]
+def started(folder: Path, *, lasts: bool, count: int = 2) -> Iterator[list[tuple[Path, ServerProcess, str]]]:
+    """Servers, each of a repository of its own."""
+    repositories = [folder / str(number) for number in range(count)]
     for repository in repositories:
         write_add_one(repository)
         write_faulty(repository)
         if lasts:
             write_python(repository, "wide", WIDE, outputs=(("Y", "FP32", (2**15,)),))
             write_python(repository, "large", COUNTING, (("X", "FP32", (LARGE,)),), (("Y", "FP32", (1,)),))
-    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
         running = list(pool.map(stack.enter_context, map(raw_server, repositories)))
         yield [(repository, *server) for repository, server in zip(repositories, running, strict=True)]
 
@@ -119,9 +119,9 @@ def one(two: list[Server]) -> Server:
 
 
 @pytest.fixture
-def doomed(tmp_path: Path) -> Iterator[list[Server]]:
-    """Two servers for tests that end them: without the models wide and large."""
-    with started(tmp_path, lasts=False) as servers, ExitStack() as stack:
+def doomed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Server]]:
+    """Two servers, or as many as asked for, for tests that end them: without the models wide and large."""
+    with started(tmp_path, lasts=False, count=getattr(request, "param", 2)) as servers, ExitStack() as stack:
         yield [Server(folder, process, stack.enter_context(Proxy(url))) for folder, process, url in servers]
 
 
@@ -188,19 +188,27 @@ def test_a_call_on_a_server_that_is_killed_is_answered_by_another(
         assert call.result()["Y"][0, 0] == number + 1
 
 
-def test_a_request_that_kills_servers_is_tried_once_more_and_not_again(
+@pytest.mark.parametrize("doomed", [3], indirect=True)
+def test_a_request_that_kills_servers_does_not_walk_through_all_of_them(
     doomed: list[Server], connect: Callable[..., Client]
 ) -> None:
-    client = connect(*doomed, retry=RetryPolicy(attempts=5))
-    model = client.model("faulty")
+    model = connect(*doomed, retry=RetryPolicy(attempts=5)).model("faulty")
     number = next(NUMBERS)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(model.infer, x(held=number), timeout_s=60)
+
+        def asked() -> list[Server]:
+            return [server for server in doomed if note(server.repository, "busy", number).exists()]
+
         for _ in range(2):
-            busy = [note(server.repository, "busy", number) for server in doomed]
-            assert wait_until(lambda: any(path.exists() for path in busy))  # noqa: B023 - called at once
-            (place,) = (index for index, path in enumerate(busy) if path.exists())
-            doomed.pop(place).signal(signal.SIGKILL)
+            assert wait_until(lambda: bool(asked()) or call.done())
+            (busy,) = asked()
+            busy.signal(signal.SIGKILL)
+            doomed.remove(busy)
+        assert wait_until(lambda: bool(asked()) or call.done())
+        for server in doomed:
+            note(server.repository, "let_go", number).touch()
+        assert not asked()
         with pytest.raises(ServerUnavailableError):
             call.result()
 
