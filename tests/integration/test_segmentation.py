@@ -101,7 +101,12 @@ def test_a_single_label_in_three_steps_answers_alike(client: Client) -> None:
 
 def test_many_are_answered_in_order_and_one_refused_stops_none(client: Client) -> None:
     pictures = [truth(40, 50), np.zeros((30, 30), np.uint8), truth(61, 47)]
-    sources = [picture(pictures[0]), picture(pictures[1], faint=10), picture(pictures[2], Modality="MR"), picture(pictures[2])]
+    sources = [
+        picture(pictures[0]),
+        picture(pictures[1], faint=10),
+        picture(pictures[2], Modality="MR"),
+        picture(pictures[2]),
+    ]
     one, two, refused, three = client.model("padded", Segmentation).predict_many(sources)
     for result, drawn in ((one, pictures[0]), (two, pictures[1]), (three, pictures[2])):
         assert isinstance(result, Segmentation)
