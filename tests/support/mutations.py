@@ -167,17 +167,18 @@ def processor_time_s() -> float:
 
 
 def largest_bytes() -> int:
-    """Most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most memory that this process has held; its ru_maxrss begins with what the one that started it held."""
+    return _peak_bytes("self")
 
 
 def decoder_bytes() -> int:
     """Most memory that a decoder process that is left has held."""
-    peaks = [0]
-    for pid in _decoders():
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-        peaks += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
-    return max(peaks)
+    return max((_peak_bytes(str(pid)) for pid in _decoders()), default=0)
+
+
+def _peak_bytes(process: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _decoders() -> list[int]:
