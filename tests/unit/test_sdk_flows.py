@@ -105,9 +105,19 @@ ANSWERED: dict[str, tuple[Script, RetryPolicy, str]] = {
     ),
     "new credentials, once, at once": ({"a": [unknown, answered]}, RetryPolicy(), "Infer a, Infer a"),
     "a server that leaves denies its models: elsewhere": (
-        {"a": [missing, is_leaving], "b": [answered]},
+        {"a": [missing, is_leaving, missing], "b": [answered]},
         RetryPolicy(),
-        "Infer a, IsReady a, Infer b",
+        "Infer a, IsReady a, ReadConfig a, Infer b",
+    ),
+    "a server that loads the next version is not ready: its contract": (
+        {"a": [missing, is_leaving, serving(4), serving(4), answered]},
+        ONE,
+        "Infer a, IsReady a, ReadConfig a, ReadConfig a, Infer a",
+    ),
+    "a server that loads the same version again: elsewhere": (
+        {"a": [missing, is_leaving, serving(3)], "b": [answered]},
+        RetryPolicy(),
+        "Infer a, IsReady a, ReadConfig a, Infer b",
     ),
     "a server that left cannot say so": (
         {"a": [missing, refused], "b": [answered]},
@@ -208,10 +218,10 @@ FAILED: dict[str, tuple[Script, RetryPolicy, type[RadserveError], str]] = {
         "Infer a, IsReady a, ReadConfig a, Infer a, IsReady a, ReadConfig a",
     ),
     "the only server leaves": (
-        {"a": [missing, is_leaving, refused, refused]},
+        {"a": [missing, is_leaving, missing, refused, refused]},
         RetryPolicy(),
         ServerUnavailableError,
-        "Infer a, IsReady a, sleep 0.05, Infer a, sleep 0.1, Infer a",
+        "Infer a, IsReady a, ReadConfig a, sleep 0.05, Infer a, sleep 0.1, Infer a",
     ),
     "what is served now is no public model": (
         {"a": [missing, is_ready, config(None)]},

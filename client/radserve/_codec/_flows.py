@@ -297,12 +297,17 @@ def _ask(
 
 def _missing(error: ModelNotFoundError, call: CallOptions) -> Flow[ServerError]:
     """Tell a model that is not served from a server that is shutting down and denies all of them."""
-    remaining_s = call.deadline.remaining_s(error.model)
     try:
-        reply = yield Ask(call=IsReady(endpoint=error.endpoint), timeout_s=remaining_s)
-        if reply.message:
+        ready = yield Ask(call=IsReady(endpoint=error.endpoint), timeout_s=call.deadline.remaining_s(error.model))
+        if ready.message:
             return error
-    except ServerError:
+        if error.model is not None and error.version is not None:
+            # A server is not ready either while it loads the version that follows the one asked for.
+            read = ReadConfig(model=error.model, endpoint=error.endpoint)
+            reply = yield Ask(call=read, timeout_s=call.deadline.remaining_s(error.model))
+            if _public(error.model, read_contract(reply.message)).version != error.version:
+                return error
+    except (ServerError, ContractError):
         pass
     msg = f"model {error.model} is being loaded, or the server is shutting down: try again later or elsewhere"
     return ServerUnavailableError(
