@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -90,16 +91,24 @@ class AuditLog:
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # In one piece: lines of several processes must not mix.
-                written = os.write(file, line)
-                os.fsync(file)
+                reason = _append(file, line)
             finally:
                 os.close(file)
         except OSError as error:
             reason = error.strerror
-        else:
-            if written == len(line):
-                return
-            reason = "the disk is full"
+        if reason is None:
+            return
         msg = f"the audit log {self._path} cannot be written ({reason}), and nothing is answered without it"
         raise RadserveError(msg)
+
+
+def _append(file: int, line: bytes) -> str | None:
+    """Write a line whole or not at all; returns why it could not be."""
+    fcntl.flock(file, fcntl.LOCK_EX)  # of several processes; closing the file lets go
+    end = os.fstat(file).st_size
+    written = os.write(file, line)
+    if written < len(line):
+        os.ftruncate(file, end)
+        return "the disk is full"
+    os.fsync(file)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,18 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error() -> None:
     with pytest.raises(RadserveError, match=r"/dev/full cannot be written \(.+\)"):
         AuditLog("/dev/full", site_key=KEY, actor="a").record("predict", **ENTRY)
+
+
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, write = AuditLog(tmp_path / "audit.jsonl", site_key=KEY, actor="a"), os.write
+    log.record("predict", **ENTRY)
+    with monkeypatch.context() as full:
+        full.setattr("radserve.audit.os.write", lambda file, line: write(file, line[:20]))
+        with pytest.raises(RadserveError, match="the disk is full"):
+            log.record("predict", **ENTRY)
+    log.record("infer", **ENTRY)
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["action"] for line in lines] == ["predict", "infer"]
 
 
 @pytest.mark.parametrize("given", [{"site_key": b"short"}, {"actor": ""}, {"actor": "a\nb"}])
