@@ -37,10 +37,10 @@ class AuditLog:
 
     def __init__(self, path: str | Path, *, site_key: bytes, actor: str) -> None:
         if len(site_key) < _SHORTEST_KEY:
-            msg = f"site_key must have at least {_SHORTEST_KEY} random bytes: make one with secrets.token_bytes(32)"
+            msg = f"the audit log's site key must have {_SHORTEST_KEY} random bytes or more: openssl rand 32 makes them"
             raise InputError(msg)
         if not actor or not actor.isprintable():
-            msg = "actor must be a name in printable characters"
+            msg = "the audit log's actor must be a name in printable characters: who asks, as the hospital names it"
             raise InputError(msg)
         self._path, self._key, self._actor = Path(path), site_key, actor
 

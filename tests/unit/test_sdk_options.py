@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from radserve.audit import AuditLog
 from radserve.contracts import Policy
 from radserve.errors import InputError
 from radserve.options import TLS, ClientOptions, RetryPolicy, Secret
 from radserve.options._load import SETTINGS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 HOST = "127.0.0.1:8001"
 
@@ -67,16 +71,36 @@ def test_given_goes_before_environment_before_file_before_default(tmp_path: Path
     assert loaded == ClientOptions(endpoints=("f:1",), timeout_s=3.0, retry=RetryPolicy(attempts=8), keepalive_s=400.0)
 
 
-def test_every_option_can_be_set_by_environment_and_by_file(tmp_path: Path) -> None:
-    pem = write(tmp_path / "pem", "pem")
-    values = {
-        "endpoints": "a:1, b:2", "tls": "yes", "tls_ca": str(pem), "tls_key": str(pem), "tls_cert": str(pem),
-        "token_file": str(pem), "protocol_key": "k", "protocol_secret_file": str(pem), "insecure": "true",
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    """A value for every setting, none of them the default."""
+    pem = str(write(tmp_path / "pem", "pem"))
+    key = str(write(tmp_path / "site-key", "k" * 31 + "\n"))
+    return {
+        "endpoints": "a:1, b:2", "tls": "yes", "tls_ca": pem, "tls_key": pem, "tls_cert": pem,
+        "token_file": pem, "protocol_key": "k", "protocol_secret_file": pem, "insecure": "true",
         "timeout_s": "5", "retry_attempts": "2", "retry_first_backoff_s": "0.2", "retry_longest_backoff_s": "0.4",
         "retry_overload": "on", "shared_memory": "1", "keepalive_s": "20", "keepalive_permitted": "yes",
         "max_message_bytes": "1048576", "burned_in_annotation": "refuse",
+        "audit_file": str(tmp_path / "audit.jsonl"), "audit_key_file": key, "audit_actor": "PACS",
     }  # fmt: skip
-    expected = ClientOptions(
+
+
+@pytest.fixture(params=["environment", "file"])
+def loaded(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: Path) -> ClientOptions:
+    """Options of which each was set, in one of the two ways."""
+    if request.param == "environment":
+        return ClientOptions.load(environ={f"RADSERVE_{name.upper()}": value for name, value in settings.items()})
+    lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
+    return ClientOptions.load(file=write(tmp_path / "c", f"[radserve]\n{lines}\n"), environ={})
+
+
+def test_options_are_what_the_environment_or_the_file_says(
+    loaded: ClientOptions, settings: dict[str, str], tmp_path: Path
+) -> None:
+    pem = tmp_path / "pem"
+    assert settings.keys() == SETTINGS.keys()
+    assert loaded == ClientOptions(
         endpoints=("a:1", "b:2"),
         tls=TLS.from_files(pem, pem, pem),
         token=Secret.from_file(pem),
@@ -90,11 +114,58 @@ def test_every_option_can_be_set_by_environment_and_by_file(tmp_path: Path) -> N
         keepalive_permitted=True,
         max_message_bytes=2**20,
         burned_in_annotation=Policy.REFUSE,
+        audit=loaded.audit,
     )
-    assert values.keys() == SETTINGS.keys()
-    assert ClientOptions.load(environ={f"RADSERVE_{name.upper()}": value for name, value in values.items()}) == expected
-    lines = "\n".join(f"{name} = {value}" for name, value in values.items())
-    assert ClientOptions.load(file=write(tmp_path / "c", f"[radserve]\n{lines}\n"), environ={}) == expected
+
+
+def left_at_default(options: Any) -> Iterator[str]:
+    """Names of the fields, those of parts included, that were not set."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(value):
+            yield from (f"{field.name}.{name}" for name in left_at_default(value))
+        elif value == default and not field.name.startswith("_"):
+            yield field.name
+
+
+def test_no_field_was_forgotten(loaded: ClientOptions) -> None:
+    assert list(left_at_default(loaded)) == []
+    assert "retry.attempts" in left_at_default(options())
+
+
+def test_the_audit_log_is_written_where_by_whom_and_with_which_key_the_settings_say(
+    loaded: ClientOptions, settings: dict[str, str]
+) -> None:
+    assert loaded.audit is not None
+    loaded.audit.record(
+        "predict", model="m", version=1, contract_sha256="0", request_id="r", sop_instance_uids=["1.2"], outcome="o"
+    )
+    entry = json.loads(Path(settings["audit_file"]).read_text())
+    expected = AuditLog("x", site_key=Path(settings["audit_key_file"]).read_bytes(), actor="x").hashed("1.2")
+    assert (entry["actor"], entry["inputs"]) == ("PACS", [expected])
+
+
+def test_an_audit_log_that_was_made_hides_the_one_of_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "c", "[radserve]\naudit_file = a\naudit_key_file = /nowhere\naudit_actor = a\n")
+    made = AuditLog(tmp_path / "a", site_key=b"k" * 32, actor="a")
+    assert ClientOptions.load(file=file, environ={}, endpoints=HOST, audit=made).audit is made
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"RADSERVE_AUDIT_ACTOR": ""}, "audit_actor not given"),
+        ({"RADSERVE_AUDIT_FILE": "", "RADSERVE_AUDIT_KEY_FILE": ""}, "audit_file and audit_key_file not given"),
+        ({"RADSERVE_AUDIT_KEY_FILE": "/nowhere/key"}, "cannot read the file /nowhere/key"),
+        ({"RADSERVE_AUDIT_KEY_FILE": "/dev/null"}, "32 random bytes or more"),
+    ],
+    ids=str,
+)
+def test_no_client_runs_with_half_an_audit_log(settings: dict[str, str], changed: dict[str, str], told: str) -> None:
+    environ = {f"RADSERVE_{name.upper()}": value for name, value in settings.items()} | changed
+    with pytest.raises(InputError, match=told):
+        ClientOptions.load(environ=environ)
 
 
 @pytest.mark.parametrize(

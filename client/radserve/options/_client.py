@@ -44,7 +44,8 @@ class ClientOptions:
         max_message_bytes: The largest message, sent or received.
         burned_in_annotation: Whether images with burned-in text may be sent; where this and a model's contract
             differ, the stricter holds. None leaves it to the contract.
-        audit: Where each question is noted before it is answered.
+        audit: Where each question is noted before it is answered; as settings, ``audit_file``, ``audit_key_file``
+            (the site key, every byte of the file) and ``audit_actor`` (who asks).
     """
 
     endpoints: tuple[str, ...]

@@ -64,7 +64,7 @@ class TLS:
         contents: list[bytes | None] = []
         for _ in range(_READS):  # key and certificate of one pair: nothing was replaced while they were read
             stamps = tuple(_stamp(path) for path in files)
-            contents = [_content(path) for path in files]
+            contents = [None if path is None else content_of(path) for path in files]
             if stamps == tuple(_stamp(path) for path in files):
                 break
         authorities, key, chain = contents
@@ -141,7 +141,7 @@ class Secret:
             value = self._environ.get(self._place, "").encode(errors="replace")
             self._value = _told(value, f"the variable {self._place}")
         elif (stamp := _stamp(self._place)) is None or stamp != self._stamp:
-            self._value = _told(_content(self._place) or b"", f"the file {self._place}")
+            self._value = _told(content_of(self._place), f"the file {self._place}")
             self._stamp = stamp
 
 
@@ -156,9 +156,12 @@ def _stamp(path: Path | None) -> _Stamp:
     return state.st_mtime_ns, state.st_size, state.st_ino
 
 
-def _content(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
+def content_of(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -21,9 +21,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radserve.audit import AuditLog
 from radserve.contracts import Policy
 from radserve.errors import InputError
-from radserve.options._credentials import TLS, Secret
+from radserve.options._credentials import TLS, Secret, content_of
 from radserve.options._policies import RetryPolicy
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ SETTINGS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "keepalive_permitted": (_switch, "yes or no"),
     "max_message_bytes": (_whole, "a whole number"),
     "burned_in_annotation": (_policy, "refuse or accept"),
+    "audit_file": (Path, "a file"),
+    "audit_key_file": (Path, "a file"),
+    "audit_actor": (str, "a name"),
 }
 # Variables that hold the secret itself.
 _SECRETS = ("token", "protocol_secret")
@@ -90,8 +94,9 @@ _RETRY = {
     "retry_longest_backoff_s": "longest_backoff_s",
     "retry_overload": "retry_overload",
 }
+_AUDIT = ("audit_file", "audit_key_file", "audit_actor")
 _FILES = ("token_file", "protocol_secret_file")
-_OBJECTS = {"tls": TLS, "token": Secret, "protocol_secret": Secret, "retry": RetryPolicy}
+_OBJECTS = {"tls": TLS, "token": Secret, "protocol_secret": Secret, "retry": RetryPolicy, "audit": AuditLog}
 
 
 def load(*, file: str | Path | None, environ: Mapping[str, str] | None, given: Mapping[str, object]) -> dict[str, Any]:
@@ -200,6 +205,8 @@ def _arguments(merged: dict[str, Any]) -> dict[str, Any]:
     certificates = [merged.get(name) for name in ("tls_ca", "tls_key", "tls_cert")]
     if merged.get("tls") is True or any(certificates):
         arguments["tls"] = TLS.from_files(*certificates)
+    if any(name in merged for name in _AUDIT):
+        arguments["audit"] = _audit(merged)
     arguments |= {name: merged[name] for name, kind in _OBJECTS.items() if isinstance(merged.get(name), kind)}
     if "endpoints" not in arguments:
         msg = (
@@ -207,3 +214,12 @@ def _arguments(merged: dict[str, Any]) -> dict[str, Any]:
         )
         raise InputError(msg)
     return arguments
+
+
+def _audit(merged: dict[str, Any]) -> AuditLog:
+    missing = [name for name in _AUDIT if name not in merged]
+    if missing:
+        msg = f"the audit log needs {', '.join(_AUDIT)}: {' and '.join(missing)} not given"
+        raise InputError(msg)
+    key = content_of(merged["audit_key_file"])  # every byte: random ones may look like white space
+    return AuditLog(merged["audit_file"], site_key=key, actor=merged["audit_actor"])
