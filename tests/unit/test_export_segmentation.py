@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pydicom.sr.codedict import Collection
 from support.exports import label, write_spec
 from support.outlines import COLUMNS, ROWS
 from support.segmenters import pixel_network, segmentation_spec
 
-from radserve.contracts import LABEL_MAP
+from radserve.contracts import LABEL_MAP, Task
 from radserve.errors import ExportError, ParityError, SpecError
 from radserve_export.ensemble import build_steps
 from radserve_export.evaluate._segmentation import score
@@ -25,13 +27,12 @@ from radserve_export.synthetic import Sample
 from radserve_export.tasks import rules_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from radserve_export.network import Network
     from radserve_export.spec import Spec
 
+SPECS = Path(__file__).parents[2] / "export" / "specs"
 ONE_LABEL: dict[str, Any] = {"exclusive": None, "labels": [label("organ", threshold=0.8)]}
 
 
@@ -200,3 +201,16 @@ def test_samples_without_label_maps_are_not_scored(tmp_path: Path) -> None:
     spec = load(tmp_path)
     with pytest.raises(ExportError, match="no label maps"):
         score(spec, [Sample(source=b"", label="")], [Answered(np.zeros((1, 1), np.uint8))])  # type: ignore[list-item]  # as above
+
+
+def test_every_region_of_the_reference_models_has_a_category_of_the_standard() -> None:
+    categories = {
+        (code.value, code.scheme_designator, code.meaning) for code in Collection("CID7150").concepts.values()
+    }
+    specs = [load_spec(path) for path in sorted(SPECS.glob("*.yaml"))]
+    found = [label.category for spec in specs if spec.task is Task.IMAGE_SEGMENTATION for label in spec.labels]
+    assert found
+    for category in found:
+        assert category is not None
+        assert (category.value, category.scheme, category.meaning) in categories
+        assert "CID 7150" in (category.source or "")

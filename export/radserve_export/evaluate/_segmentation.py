@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radserve.contracts import LABEL_MAP, ImageInput
+from radserve.dicom import read_image
 from radserve.errors import ExportError
 from radserve.preprocess import placement_of, to_source_grid
 
@@ -75,7 +76,8 @@ def measure_skew(
     for sample, result in zip(samples, results, strict=True):
         (expected,) = reference(model.prepare(sample.source))[LABEL_MAP]
         rows, columns = result.label_map.shape
-        on_source = to_source_grid(expected, placement_of((rows, columns), described))
+        pixel_aspect = read_image(sample.source).pixel_aspect
+        on_source = to_source_grid(expected, placement_of((rows, columns), described, pixel_aspect))
         different += int((on_source != result.label_map).sum())
         total += on_source.size
     return {"n": len(samples), "max": different / max(1, total)}

@@ -140,9 +140,10 @@ def _chunk(generator: str, indices: range, described: ImageInput | WaveformInput
     for index in indices:
         if isinstance(described, ImageInput):
             sample = _IMAGES[generator](index, seed=seed, split=split)
-            wire.append(image_to_wire(read_image(sample.source), described))
+            image = read_image(sample.source)
+            wire.append(image_to_wire(image, described))
             labels.append(sample.label)
-            places.append(_place(sample, described))
+            places.append(_place(sample, described, image.pixel_aspect))
         else:
             # No DICOM file is written on the way: it holds the same samples (tested), and takes three times as long.
             recording = ecg_rhythm.record(index, seed=seed, split=split)
@@ -151,11 +152,12 @@ def _chunk(generator: str, indices: range, described: ImageInput | WaveformInput
     return wire, labels, places
 
 
-def _place(sample: Sample, described: ImageInput) -> NDArray[np.float32]:
+def _place(sample: Sample, described: ImageInput, pixel_aspect: float | None) -> NDArray[np.float32]:
     if sample.truth is None:
         return np.zeros((described.rows, described.columns), np.float32)
     rows, columns = sample.truth.shape
-    return to_wire_grid((sample.truth > 0).astype(np.float32), placement_of((rows, columns), described))
+    placement = placement_of((rows, columns), described, pixel_aspect)
+    return to_wire_grid((sample.truth > 0).astype(np.float32), placement)
 
 
 def _collect(parts: Iterable[_Chunk], count: int, progress: Progress) -> _Generated:

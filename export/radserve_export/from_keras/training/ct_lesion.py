@@ -116,8 +116,9 @@ def wire_samples(
     for sample in generate("ct_lesion", count, seed=seed, split=split):
         assert sample.truth is not None  # noqa: S101 - what this generator is for
         rows, columns = sample.truth.shape
-        images.append(image_to_wire(read_image(sample.source), described))
-        maps.append(_to_wire(sample.truth, placement_of((rows, columns), described)))
+        image = read_image(sample.source)
+        images.append(image_to_wire(image, described))
+        maps.append(_to_wire(sample.truth, placement_of((rows, columns), described, image.pixel_aspect)))
         progress("generating data", len(images), count)
     return np.stack(images), np.stack(maps)
 
