@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from radserve.results import Region, Result
 
 _PROGRESS_FROM = 4
+_DOING = "predicting"
 _WHOLE_FROM = 99.5  # mm²: from here on three digits are a whole number
 _COLUMNS = ("input", "answer", "probability", "decision", "code", "version", "label map")
 
@@ -35,45 +37,56 @@ class Answered(NamedTuple):
     label_map: Path | None = None
 
 
-def progress_bar(total: int) -> Progress:
-    """A bar on standard error, where there is a terminal and enough to wait for."""
+def progress_bar(total: int, *, beside_lines: bool = False) -> Progress:
+    """A bar on standard error, where there is a terminal and enough to wait for; nothing of it stays.
+
+    Args:
+        total: Inputs.
+        beside_lines: Answers are printed meanwhile, which tell as much where they go to the terminal, too.
+    """
     console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=total < _PROGRESS_FROM or not console.is_terminal)
+    is_shown = total >= _PROGRESS_FROM and console.is_terminal and not (beside_lines and sys.stdout.isatty())
+    # rich would send to its own console, standard error, what is written to sys.stdout meanwhile.
+    return Progress(console=console, transient=True, redirect_stdout=False, disable=not is_shown)
 
 
-def print_lines(answers: Iterator[Answered]) -> int:
+def print_lines(answers: Iterator[Answered], total: int) -> int:
     """Print a line for each answer as it comes; the number of failures."""
     failed = 0
-    for item, answer, label_map in answers:
-        plain: dict[str, Any] = {"input": item.name}
-        if isinstance(answer, RadserveError):
-            failed += 1
-            plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
-        else:
-            plain |= answer.to_dict()
-            plain |= {"label_map": str(label_map)} if label_map else {}
-        typer.echo(to_line(plain), nl=False)
+    with progress_bar(total, beside_lines=True) as progress:
+        for item, answer, label_map in progress.track(answers, total=total, description=_DOING):
+            plain: dict[str, Any] = {"input": item.name}
+            if isinstance(answer, RadserveError):
+                failed += 1
+                plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
+            else:
+                plain |= answer.to_dict()
+                plain |= {"label_map": str(label_map)} if label_map else {}
+            typer.echo(to_line(plain), nl=False)
     return failed
 
 
 def print_table(answers: Iterator[Answered], total: int, intended_use: str) -> int:
-    """Print a table when all answers are there; the number of failures."""
+    """Print a table when all answers are there, or none will come any more; the number of failures."""
     failed = 0
     rows: list[tuple[str | Text, ...]] = []
-    with progress_bar(total) as progress:
-        for item, answer, label_map in progress.track(answers, total=total, description="predicting"):
-            name = printable(item.name)
-            if isinstance(answer, RadserveError):
-                failed += 1
-                refusal = Text(f"{type(answer).__name__}: {answer}", style="red")
-                rows.append((name, refusal, *[""] * (len(_COLUMNS) - 2)))
-                continue
-            where = printable(str(label_map)) if label_map else ""
-            rows += [(name, *cells, str(answer.version), where) for cells in _rows(answer)]
-    console = wide_console()
-    console.print(filled_table(_COLUMNS, rows))
-    if intended_use:
-        console.print(Text(intended_use))
+    try:
+        with progress_bar(total) as progress:
+            for item, answer, label_map in progress.track(answers, total=total, description=_DOING):
+                name = printable(item.name)
+                if isinstance(answer, RadserveError):
+                    failed += 1
+                    refusal = Text(f"{type(answer).__name__}: {answer}", style="red")
+                    rows.append((name, refusal, *[""] * (len(_COLUMNS) - 2)))
+                    continue
+                where = printable(str(label_map)) if label_map else ""
+                rows += [(name, *cells, str(answer.version), where) for cells in _rows(answer)]
+    finally:  # Ctrl-C, too: what was answered until then is shown
+        if rows:
+            console = wide_console()
+            console.print(filled_table(_COLUMNS, rows))
+            if intended_use:
+                console.print(Text(intended_use))
     return failed
 
 

@@ -124,7 +124,8 @@ def predict(
                 failed = _record(ask, jobs, journal)
         else:
             answers = _answers(ask, jobs, force=force)
-            failed = print_lines(answers) if json else print_table(answers, len(jobs), served.contract.intended_use)
+            total = len(jobs)
+            failed = print_lines(answers, total) if json else print_table(answers, total, served.contract.intended_use)
     raise typer.Exit(1 if failed else 0)
 
 
