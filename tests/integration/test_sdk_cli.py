@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
-from support.repositories import write_add_one, write_python
+from support.repositories import write_add_one, write_config, write_public, write_python
 
 from radserve.cli import main
 from radserve.journal import Journal
@@ -49,8 +49,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     write_classifier(repository, image_contract())
     write_classifier(repository, text_contract())
     write_add_one(repository)
+    write_unbatched(repository)
     with EmbeddedServer(repository, verify=False, supervise=False) as running:
         yield running
+
+
+def write_unbatched(repository: Path) -> None:
+    """A model of two axes, one of them free, and no batch axis."""
+    inputs, outputs = (("X", "FP32", (-1, 3)),), (("Y", "FP32", (-1, 3)),)
+    write_config(repository / "raw_step", inputs, outputs, backend="python", max_batch_size=0)
+    (repository / "raw_step" / "1").mkdir()
+    (repository / "raw_step" / "1" / "model.py").write_text(SLOW.replace("time.sleep(1.5)", ""))
+    write_public(repository, "raw", "raw_step", inputs, outputs, max_batch_size=0)
 
 
 class Done(NamedTuple):
@@ -249,10 +259,18 @@ def test_text_for_a_model_of_images_is_refused(server: EmbeddedServer, radserve:
 
 def test_models_are_listed(server: EmbeddedServer, radserve: Run) -> None:
     plain = [json.loads(line) for line in radserve("models", "--url", server.grpc_url, "--json").stdout.splitlines()]
-    accepted = [("add_one", "X FP32 [4]"), ("brightness", "CT"), ("triage", "text: en, zh")]
-    assert [(line["model"], line["accepts"]) for line in plain] == accepted
+    accepted = ["X FP32 [batch, 4]", "CT", "X FP32 [any, 3]", "text: en, zh"]
+    assert [(line["model"], line["accepts"]) for line in plain] == list(
+        zip(["add_one", "brightness", "raw", "triage"], accepted, strict=True)
+    )
+    told = [[(tensor["name"], tensor["shape"]) for tensor in line["inputs"]] for line in plain]
+    assert told[:3] == [[("X", ["batch", 4])], [("PIXELS", ["batch", 8, 8, 1])], [("X", ["any", 3])]]
+    assert [line["max_batch_size"] for line in plain] == [8, 8, 0, 8]
+    assert plain[0]["outputs"] == [{"name": "Y", "datatype": "FP32", "shape": ["batch", 4]}]
     assert plain[1]["contract_sha256"] == image_contract().sha256
-    assert "brightness" in radserve("models", "--url", server.grpc_url).stdout
+    shown = radserve("models", "--url", server.grpc_url).stdout
+    assert "brightness" in shown
+    assert "X FP32 [batch, 4]" in shown
 
 
 def test_health_is_the_exit_status(server: EmbeddedServer, radserve: Run) -> None:

@@ -23,7 +23,9 @@ from radserve.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from radserve.contracts import Contract
+    from collections.abc import Sequence
+
+    from radserve.contracts import Contract, TensorSpec
 
 _COLUMNS = ("model", "version", "task", "accepts", "labels", "description")
 
@@ -82,7 +84,22 @@ def _accepts(contract: Contract) -> str:
     languages = getattr(contract.input, "languages", None)
     if languages:
         return f"text: {', '.join(languages)}"
-    return ", ".join(f"{tensor.name} {tensor.dtype.value} {list(tensor.dims)}" for tensor in contract.inputs)
+    shapes = [", ".join(map(str, _shape(contract, tensor))) for tensor in contract.inputs]
+    return ", ".join(
+        f"{tensor.name} {tensor.dtype.value} [{shape}]" for tensor, shape in zip(contract.inputs, shapes, strict=True)
+    )
+
+
+def _shape(contract: Contract, tensor: TensorSpec) -> list[str | int]:
+    """The whole shape that ``infer`` takes or gives, in the words of its errors."""
+    batch: list[str | int] = ["batch"] if contract.max_batch_size else []
+    return batch + ["any" if dim < 0 else dim for dim in tensor.dims]
+
+
+def _tensors(contract: Contract, tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [
+        {"name": tensor.name, "datatype": tensor.dtype.value, "shape": _shape(contract, tensor)} for tensor in tensors
+    ]
 
 
 def _plain(contract: Contract) -> dict[str, Any]:
@@ -91,6 +108,9 @@ def _plain(contract: Contract) -> dict[str, Any]:
         "version": contract.version,
         "task": contract.task.value,
         "accepts": _accepts(contract),
+        "inputs": _tensors(contract, contract.inputs),
+        "outputs": _tensors(contract, contract.outputs),
+        "max_batch_size": contract.max_batch_size,
         "labels": [label.name for label in contract.labels],
         "description": contract.description,
         "intended_use": contract.intended_use,
