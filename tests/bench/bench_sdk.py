@@ -1,4 +1,4 @@
-"""Where the time of one prediction goes, of files of a hospital's size; and whether many keep the server busy.
+"""Where the time of one prediction goes, of files of a hospital's size.
 
 All stages are timed inside the same call, by standing in for the spans that the
 SDK has around them; the server's time is what Triton's own statistics say.
@@ -6,35 +6,29 @@ SDK has around them; the server's time is what Triton's own statistics say.
 
 from __future__ import annotations
 
-import statistics
 import threading
 from collections import defaultdict
 from io import BytesIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
 import numpy as np
 import pydicom
 import tritonclient.grpc as triton
 from bench.report import machine, table, write_section
 
-from radserve import Client, Rejection
+from radserve import Client
 from radserve._codec import _flow, _prepare
 from radserve.client import _session
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pytest
 
     from radserve import Model
     from radserve_server import EmbeddedServer
 
 ROUNDS, WARM_UP = 200, 20
-MANY = 1000
-SAMPLED_S = 0.005
 
 
 def source_of(model: str) -> bytes:
@@ -132,61 +126,3 @@ def test_where_the_time_of_a_hospitals_files_goes(
         *table(("file", *stage_names, "bytes sent", "as float32", "ratio"), rows),
     ]
     write_section("A hospital's files", lines)
-
-
-def pending(url: str) -> float:
-    """Requests that wait in the server's queues."""
-    with urlopen(f"http://{url}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_pending_request_count{"))
-
-
-def test_many_files_keep_the_server_busy(reference_server: EmbeddedServer) -> None:
-    source = enlarged(source_of("ct_hemorrhage"), 512, 512, 16)
-    stop, samples = threading.Event(), []
-
-    def watch() -> None:
-        while not stop.wait(SAMPLED_S):
-            samples.append(pending(reference_server.metrics_url))
-
-    rows = []
-    with Client(reference_server.grpc_url) as client:
-        model = client.model("ct_hemorrhage")
-        for processes in (False, True):
-            samples.clear()
-            stop.clear()
-            watcher = threading.Thread(target=watch)
-            _, inside = server_s(reference_server.grpc_url, model.name)
-            began = perf_counter()
-            watcher.start()
-            try:
-                answers = list(model.predict_many(_copies(source), processes=processes))
-            finally:
-                stop.set()
-                watcher.join()
-            taken = perf_counter() - began
-            _, inside_later = server_s(reference_server.grpc_url, model.name)
-            assert len(answers) == MANY
-            assert not [one for one in answers if isinstance(one, Rejection)]
-            busy = sum(one > 0 for one in samples) / len(samples)
-            rows.append(
-                [
-                    "processes" if processes else "threads",
-                    f"{MANY / taken:.0f}",
-                    f"{busy:.0%}",
-                    f"{statistics.mean(samples):.1f}",
-                    f"{(inside_later - inside) / taken:.2f}",
-                ]
-            )
-    lines = [
-        f"{machine()} `predict_many` of {MANY} CT slices of 512 x 512 pixels; client and server on the same cores.",
-        f"The server's queue was looked at every {SAMPLED_S * 1e3:.0f} ms.",
-        "",
-        *table(("files read by", "a second", "queue not empty", "mean queue", "requests in the server, mean"), rows),
-    ]
-    write_section("Many files", lines)
-
-
-def _copies(source: bytes) -> Iterator[bytes]:
-    for _ in range(MANY):
-        yield source

@@ -76,6 +76,15 @@ def test_progress_is_told_with_each_answer(server: EmbeddedServer, many: Callabl
 
 
 @both
+@pytest.mark.parametrize("refused", ["timeout_s", "queue_timeout_s"])
+def test_what_no_input_could_be_given_is_refused_at_once(
+    server: EmbeddedServer, many: Callable[..., list[Any]], refused: str
+) -> None:
+    with pytest.raises(InputError, match=refused):
+        many(server.grpc_url, "triage", ["text"], **{refused: -1})
+
+
+@both
 def test_inputs_that_end_in_an_error_end_in_it_after_the_answers_before(
     server: EmbeddedServer, many: Callable[..., list[Any]]
 ) -> None:

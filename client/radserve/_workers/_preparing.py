@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from radserve._codec import Prepare, Prepared
 
 START_S = 1.0  # processor time to start a worker, about
-LEAST_S = 0.01  # processor time for an input from which the way to a worker and back counts little
+LEAST_S = 0.002  # processor time for an input from which the way to a worker and back counts little
 
 
 class Preparing:
@@ -37,6 +37,8 @@ class Preparing:
         self._count = min(workers, len(os.sched_getaffinity(0)))
         self._wanted = processes
         self._lock = threading.Lock()
+        # More threads than processors only take the interpreter from each other, and from those that wait for answers.
+        self._turn = threading.Semaphore(self._count)
         self._workers: Workers | None = None
         self._spent_s = 0.0
         self._prepared = 0
@@ -58,13 +60,14 @@ class Preparing:
 
     def here(self, step: Prepare) -> Prepared:
         """Carry out a step in this thread."""
-        begin = time.thread_time()
-        try:
-            return prepare_step(step)
-        finally:
-            with self._lock:
-                self._spent_s += time.thread_time() - begin
-                self._prepared += 1
+        with self._turn:
+            begin = time.thread_time()
+            try:
+                return prepare_step(step)
+            finally:
+                with self._lock:
+                    self._spent_s += time.thread_time() - begin
+                    self._prepared += 1
 
     def __call__(self, step: Prepare) -> Prepared:
         """Carry out a step, and wait for it."""

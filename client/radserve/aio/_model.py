@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from radserve import _codec
@@ -83,19 +84,18 @@ class AsyncModel(Generic[R]):
         frame: int | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
         workers: int | None = None,
         processes: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> AsyncIterator[R | Rejection]:
         """Answer many inputs, in their order, for ``async for``; as ``Model.predict_many``."""
-        self._session.call(timeout_s, frame=frame, priority=priority)  # refuses now, not at the first item
+        start = partial(self._session.call, timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
         answers = predict_many(
             self._session,
             self._cell,
             sources,
-            frame=frame,
-            priority=priority,
-            timeout_s=timeout_s,
+            start=start,
             workers=workers,
             processes=processes,
             progress=progress,

@@ -17,9 +17,8 @@ from radserve.results import Rejection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from radserve._codec import ContractCell, Prediction, Source
+    from radserve._codec import CallOptions, ContractCell, Prediction, Source
     from radserve.client._session import Session
-    from radserve.options import Priority
     from radserve.results import Progress
 
 _WORKERS = 8
@@ -30,18 +29,27 @@ def predict_many(
     cell: ContractCell,
     sources: Iterable[Source],
     *,
-    frame: int | None,
-    priority: Priority | None,
-    timeout_s: float | None,
+    start: Callable[[], CallOptions],
     workers: int | None,
     processes: bool | None,
     progress: Callable[[Progress], None] | None,
 ) -> Iterator[Prediction | Rejection]:
     """Do as ``Model.predict_many`` says; refuses at once what would be refused of every input.
 
+    Args:
+        session: The client's.
+        cell: The contract in use.
+        sources: The inputs.
+        start: Makes the options of each one's call.
+        workers: Inputs worked on at the same time.
+        processes: Whether to read files in other processes.
+        progress: Called with each answer.
+
     Raises:
-        InputError: ``sources`` is one path or text instead of an iterable of them.
+        InputError: ``sources`` is one path or text instead of an iterable of them, or a time is not one.
+        ClientClosedError: The client was closed.
     """
+    start()
     count = _WORKERS if workers is None else workers
     check_many(sources, count)
     reads_text = isinstance(cell.contract.input, TextInput)
@@ -50,8 +58,7 @@ def predict_many(
 
     def answer(index: int, source: Source) -> Prediction | Rejection:
         try:
-            call = session.call(timeout_s, frame=frame, priority=priority)
-            return run(predict_flow(cell, source, call), transport, preparing)
+            return run(predict_flow(cell, source, start()), transport, preparing)
         except ClientClosedError:
             raise
         except RadserveError as error:

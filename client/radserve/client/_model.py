@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from radserve import _codec
@@ -107,6 +108,7 @@ class Model(Generic[R]):
         frame: int | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
         workers: int | None = None,
         processes: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -120,6 +122,7 @@ class Model(Generic[R]):
             frame: Which frame of each.
             priority: How urgent they are.
             timeout_s: Time budget of each.
+            queue_timeout_s: As for ``predict``, of each.
             workers: Inputs worked on at the same time.
             processes: Whether to read files in other processes; None where it pays.
             progress: Called with each answer, by the thread that takes it.
@@ -131,14 +134,12 @@ class Model(Generic[R]):
             InputError: ``sources`` is one path or text instead of an iterable of them.
             ClientClosedError: The client was closed.
         """
-        self._session.call(timeout_s, frame=frame, priority=priority)  # refuses now, not at the first item
+        start = partial(self._session.call, timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
         answers = predict_many(
             self._session,
             self._cell,
             sources,
-            frame=frame,
-            priority=priority,
-            timeout_s=timeout_s,
+            start=start,
             workers=workers,
             processes=processes,
             progress=progress,
