@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import traceback
 import warnings
 import zlib
@@ -110,6 +111,14 @@ def test_a_file_that_is_no_image_to_read_gives_the_error_that_fits(name: str, er
 def test_a_deflated_file_is_read() -> None:
     image = read_image(TEST_FILES / "image_dfl.dcm")
     np.testing.assert_array_equal(image.values, pydicom.dcmread(TEST_FILES / "image_dfl.dcm").pixel_array)
+
+
+def test_what_a_file_was_sent_with_is_passed_over() -> None:
+    whole = to_bytes(make())
+    start = 132 + 12 + pydicom.dcmread(io.BytesIO(whole)).file_meta.FileMetaInformationGroupLength
+    command = struct.pack("<HHIH", 0, 0x0100, 2, 1)  # implicit, whatever the transfer syntax (PS3.7 6.3.1)
+    image = read_image(whole[:start] + command + whole[start:])
+    np.testing.assert_array_equal(image.values, read_image(whole).values)
 
 
 @pytest.mark.parametrize("name", ["examples_palette.dcm", "SC_ybr_full_422_uncompressed.dcm", "examples_jpeg2k.dcm"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+from io import SEEK_CUR, BytesIO
 from typing import TYPE_CHECKING
 
 from pydicom.datadict import dictionary_VR
@@ -24,6 +24,7 @@ _SMALL_BYTES = 2**16  # whatever is no longer costs little, however it is made
 _ITEM = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _ITEM_COST = 4  # a data set of its own takes about as long as four elements
 _CHARACTER_SET = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 # Read as bytes or one text, not value by value.
 _BULK_VR = {"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "UT", "LT", "ST", "UR"}
 
@@ -38,6 +39,7 @@ class BoundedStream(BytesIO):
 
     def __init__(self, data: bytes, elements: int = 0) -> None:
         super().__init__(data)
+        self._data = memoryview(data)
         self.ended_well = False
         self.elements = elements
         self._header = b""
@@ -60,9 +62,13 @@ class BoundedStream(BytesIO):
                 raise DecodeError(msg)
             return data
         self.ended_well = False
-        # pydicom decodes this one at once, wherever it stands.
-        if size is not None and size > _SMALL_BYTES and self._header[:4] in _CHARACTER_SET:
-            raise DecodeError(_TOO_LONG)
+        if size is not None and size > _SMALL_BYTES:
+            if self._header[:4] in _CHARACTER_SET:  # pydicom decodes it at once, wherever it stands
+                raise DecodeError(_TOO_LONG)
+            if self._header[:4] in _PIXEL_DATA:  # by far the most of a file: not copied
+                start = self.tell()
+                self.seek(size, SEEK_CUR)
+                return self._data[start : start + size]  # type: ignore[return-value]  # pydicom hands it on
         return super().read(size)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import RLELossless
 
-from radserve.dicom._attributes import positive
+from radserve.dicom._attributes import get, positive
 from radserve.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def encapsulated_frame(dataset: Dataset, index: int) -> bytes:
     return frame
 
 
-def _items(data: bytes) -> list[tuple[int, int]]:
+def _items(data: bytes | memoryview) -> list[tuple[int, int]]:
     """Where the value of every item begins, and how long it is; the offset table is the first."""
     items = []
     position = 0
@@ -64,7 +64,7 @@ def _items(data: bytes) -> list[tuple[int, int]]:
             msg = f"the pixel data are in more than {MAX_FRAGMENTS} fragments, the most this SDK reads"
             raise DecodeError(msg)
     else:
-        tag = _DELIMITER if not data[position:].strip(b"\0") else 0
+        tag = _DELIMITER if not bytes(data[position:]).strip(b"\0") else 0
     if tag != _DELIMITER or len(items) < 2:  # noqa: PLR2004 - the offset table and one fragment
         msg = "the pixel data are no sequence of fragments (PS3.5 A.4): the file is damaged, fetch it again"
         raise DecodeError(msg)
@@ -72,10 +72,10 @@ def _items(data: bytes) -> list[tuple[int, int]]:
 
 
 def _bounds(
-    dataset: Dataset, data: bytes, table: tuple[int, int], fragments: list[tuple[int, int]], frames: int
+    dataset: Dataset, data: bytes | memoryview, table: tuple[int, int], fragments: list[tuple[int, int]], frames: int
 ) -> list[int]:
     """Index of every frame's first fragment, and behind the last."""
-    extended = dataset.get("ExtendedOffsetTable")
+    extended = get(dataset, "ExtendedOffsetTable")
     if extended:
         offsets = [offset for (offset,) in struct.iter_unpack("<Q", extended[: len(extended) // 8 * 8])]
     else:
@@ -87,7 +87,7 @@ def _bounds(
         bounds = [*range(frames), len(fragments)]
     else:
         bounds = _by_markers(data, fragments)
-    images = sum(data.startswith(_START_OF_IMAGE, start) for start, _ in fragments)
+    images = sum(data[start : start + len(_START_OF_IMAGE)] == _START_OF_IMAGE for start, _ in fragments)
     whole_frames = dataset.file_meta.TransferSyntaxUID == RLELossless
     if len(bounds) != frames + 1 or images > frames or (whole_frames and len(fragments) != frames):
         msg = "NumberOfFrames contradicts the fragments or the offset table of the pixel data (PS3.5 A.4)"
@@ -104,10 +104,10 @@ def _by_offsets(offsets: list[int], fragments: list[tuple[int, int]]) -> list[in
     return [*found, len(fragments)] if exact and rising else []
 
 
-def _by_markers(data: bytes, fragments: list[tuple[int, int]]) -> list[int]:
+def _by_markers(data: bytes | memoryview, fragments: list[tuple[int, int]]) -> list[int]:
     """Without a table: a frame ends with its end of image or codestream marker."""
     bounds = [0]
     for number, (start, length) in enumerate(fragments, 1):
-        if _END_OF_IMAGE in data[max(start, start + length - _TAIL_BYTES) : start + length]:
+        if _END_OF_IMAGE in bytes(data[max(start, start + length - _TAIL_BYTES) : start + length]):
             bounds.append(number)
     return bounds if bounds[-1] == len(fragments) else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from radserve.dicom._attributes import functional_group, numbers, positive, text
+from radserve.dicom._attributes import functional_group, get, numbers, positive, text
 from radserve.errors import DecodeError
 from radserve.sources import Geometry
 
@@ -80,7 +80,7 @@ def pixel_aspect(dataset: Dataset, index: int) -> float | None:
             item = functional_group(dataset, index, "PixelMeasuresSequence") if keyword == _SPACINGS[0] else dataset
             if found := numbers(item, keyword):
                 return _ratio(found)
-        regions = dataset.get("SequenceOfUltrasoundRegions") or ()
+        regions = get(dataset, "SequenceOfUltrasoundRegions") or ()
         ratios = {_ratio((*numbers(it, "PhysicalDeltaY"), *numbers(it, "PhysicalDeltaX"))) for it in regions}
     except DecodeError:
         return math.nan

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from radserve.dicom._bounds import TRUNCATED, BoundedStream, check_values
 from radserve.errors import DecodeError, InputError, MissingAttributeError
@@ -76,35 +78,30 @@ def _parse(data: bytes) -> Dataset:
     if data[128:_PREAMBLE_BYTES] != b"DICM":
         msg = "not a DICOM file: it has no preamble (PS3.10 7.1)"
         raise DecodeError(msg)
-    # Without inflating: pydicom's reader would do so with no bound.
-    meta, offset = _file_meta(data)
+    # pydicom's public reader would inflate with no bound, and that of the meta information takes file names only.
+    from pydicom.filereader import _read_command_set_elements, _read_file_meta_info  # noqa: PLC0415 - beside the reason
+
+    stream = BoundedStream(data)
+    stream.seek(_PREAMBLE_BYTES)
+    meta = _read_file_meta_info(stream)
     syntax = meta.get("TransferSyntaxUID")
     if not syntax:
         keyword = "TransferSyntaxUID"
         raise MissingAttributeError(keyword, "the file does not say how it is encoded (PS3.10 7.1)")
-    dataset: Dataset
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = BoundedStream(_inflate(memoryview(data)[offset:]))
-        dataset = read_dataset(stream, is_implicit_VR=False, is_little_endian=True)
+        stream = BoundedStream(_inflate(memoryview(data)[stream.tell() :]), stream.elements)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta = meta
-    else:
-        stream = BoundedStream(data)
-        dataset = pydicom.dcmread(stream)
+    _read_command_set_elements(stream)  # of no use, but some files keep what they were sent with
+    dataset: Dataset = read_dataset(
+        stream,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
     if not stream.ended_well:
         raise DecodeError(TRUNCATED)
     check_values(dataset, stream)
+    dataset.file_meta = meta
     return dataset
-
-
-def _file_meta(data: bytes) -> tuple[Any, int]:
-    """File Meta Information and where the data set begins."""
-    # pydicom's public reader of it takes file names only.
-    from pydicom.filereader import _read_file_meta_info  # noqa: PLC0415 - beside the reason
-
-    stream = BytesIO(data)
-    stream.seek(_PREAMBLE_BYTES)
-    return _read_file_meta_info(stream), stream.tell()
 
 
 def _inflate(deflated: memoryview) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.multival import MultiValue
 
+from radserve.dicom._attributes import get
 from radserve.sources import Scope
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_scope(dataset: Dataset) -> Scope:
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
     """The value; several are joined by a backslash, as the file holds them, without empty ones."""
-    value = dataset.get(keyword)
+    value = get(dataset, keyword)
     values = [value] if isinstance(value, str) else value if isinstance(value, MultiValue) else []
     return "\\".join(filter(None, (str(each).strip(" \0") for each in values))) or None
 
@@ -66,7 +67,7 @@ def _age_years(dataset: Dataset) -> float | None:
 
 
 def _date(dataset: Dataset, keyword: str) -> date | None:
-    match = _DATE.match(str(dataset.get(keyword) or "").strip())
+    match = _DATE.match(str(get(dataset, keyword) or "").strip())
     if not match:
         return None
     try:

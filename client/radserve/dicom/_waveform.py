@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radserve.dicom._attributes import numbers, positive, text, texts
+from radserve.dicom._attributes import get, numbers, positive, text, texts
 from radserve.errors import DecodeError, MissingAttributeError
 from radserve.sources import Channel, MultiplexGroup, Scope, Waveform
 
@@ -27,7 +27,7 @@ _MICROVOLTS = {"UV": 1.0, "MV": 1e3, "V": 1e6, "NV": 1e-3}  # UCUM, upper case
 
 def decode_waveform(dataset: Dataset, scope: Scope) -> Waveform:
     """Decode the recording; see ``radserve.dicom.read_waveform``."""
-    items = dataset.get("WaveformSequence")
+    items = get(dataset, "WaveformSequence")
     if not items:
         keyword = "WaveformSequence"
         raise MissingAttributeError(keyword, "the file holds no waveform")
@@ -41,7 +41,7 @@ def _group(item: Dataset, *, little_endian: bool) -> MultiplexGroup:
         keyword = "SamplingFrequency"
         raise MissingAttributeError(keyword, "a multiplex group does not say how fast it was sampled")
     samples = _samples(item, little_endian=little_endian)
-    definitions = item.get("ChannelDefinitionSequence") or ()
+    definitions = get(item, "ChannelDefinitionSequence") or ()
     if len(definitions) != samples.shape[1]:
         msg = "ChannelDefinitionSequence does not describe every channel of its multiplex group"
         raise DecodeError(msg)
@@ -64,7 +64,7 @@ def _samples(item: Dataset, *, little_endian: bool) -> Stored:
     if expected > MAX_GROUP_BYTES:
         msg = f"a multiplex group is larger than {MAX_GROUP_BYTES >> 20} MiB, the most this SDK decodes"
         raise DecodeError(msg)
-    data = item.get("WaveformData")
+    data = get(item, "WaveformData")
     if not isinstance(data, bytes) or len(data) < expected:
         msg = "WaveformData is shorter than its multiplex group says: fetch the file again"
         raise DecodeError(msg)
@@ -73,7 +73,7 @@ def _samples(item: Dataset, *, little_endian: bool) -> Stored:
 
 
 def _padding(item: Dataset, dtype: np.dtype[np.generic]) -> int | None:
-    value = item.get("WaveformPaddingValue")
+    value = get(item, "WaveformPaddingValue")
     if not isinstance(value, bytes) or len(value) < dtype.itemsize:
         return None
     return int(np.frombuffer(value, dtype=dtype, count=1)[0])
@@ -83,7 +83,7 @@ def _channel(definition: Dataset, stored: Stored, padding: int | None) -> Channe
     """A channel in microvolts, or None where it measures no voltage or is not in order (PS3.3 C.10.9.1.4)."""
     if set(texts(definition, "ChannelStatus")) - {"OK"}:
         return None
-    units = definition.get("ChannelSensitivityUnitsSequence")
+    units = get(definition, "ChannelSensitivityUnitsSequence")
     sensitivity = numbers(definition, "ChannelSensitivity")
     factor = _MICROVOLTS.get(text(units[0], "CodeValue") or "") if units else None
     if factor is None or not sensitivity:
@@ -94,7 +94,7 @@ def _channel(definition: Dataset, stored: Stored, padding: int | None) -> Channe
     if padding is not None:
         values[stored == padding] = np.nan
     codes = tuple(
-        (str(code.get("CodeValue") or ""), str(code.get("CodingSchemeDesignator") or "").upper())
-        for code in definition.get("ChannelSourceSequence") or ()
+        (str(get(code, "CodeValue") or ""), str(get(code, "CodingSchemeDesignator") or "").upper())
+        for code in get(definition, "ChannelSourceSequence") or ()
     )
     return Channel(codes=codes, microvolts=values)
