@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, RLELossless
@@ -19,7 +20,7 @@ from radserve.errors import DecodeError, MissingAttributeError, RadserveError, U
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from radserve.dicom._codecs import Options
+    from radserve.dicom._codecs import Options, Stored
 
 MAX_FRAME_SAMPLES = 2**26
 MAX_FRAME_BYTES = 2**27
@@ -111,12 +112,26 @@ def _check_native_length(dataset: Dataset, keyword: str) -> None:
 
 
 def _native(dataset: Dataset, syntax: UID, index: int) -> Frame:
-    stored, properties = get_decoder(syntax).as_array(dataset, index=index, raw=True)
+    options: Options = {"raw": True, "view_only": True, "correct_unused_bits": False}
+    stored, properties = get_decoder(syntax).as_array(dataset, index=index, **options)
+    bits_stored = int(properties.get("bits_stored", 0))
     return Frame(
-        stored=stored,
+        stored=_without_unused_bits(stored, bits_stored),
         photometric_interpretation=str(properties["photometric_interpretation"]),
-        bits_stored=int(properties.get("bits_stored", 0)),
+        bits_stored=bits_stored,
     )
+
+
+def _without_unused_bits(stored: Stored, bits_stored: int) -> Stored:
+    """Clear the bits above the stored ones (PS3.5 8.1.1), or copy the sign to them; few files have others there."""
+    unused = 8 * stored.dtype.itemsize - bits_stored
+    if stored.dtype.kind == "f" or not unused:
+        return stored
+    lowest = -(2 ** (bits_stored - 1)) if stored.dtype.kind == "i" else 0
+    if stored.min() >= lowest and stored.max() < lowest + 2**bits_stored:
+        return stored
+    cleared: Stored = np.right_shift(np.left_shift(stored, unused), unused)
+    return cleared
 
 
 def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:

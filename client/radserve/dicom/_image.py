@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
-from radserve.dicom._attributes import functional_group, lookup_table, numbers, pairs, positive, text
+from radserve.dicom._attributes import functional_group, get, lookup_table, numbers, pairs, positive, text
 from radserve.dicom._decode import decode_frame
 from radserve.dicom._geometry import image_plane, pixel_aspect
 from radserve.errors import DecodeError, InputError, MissingAttributeError, OutOfScopeError
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 _8_BIT_MAX = 255
-_BLOCK_SAMPLES = 2**20
+_BLOCK_SAMPLES = 2**17
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class _Place(TypedDict):
@@ -93,7 +94,7 @@ def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
         msg = "the PhotometricInterpretation is none that this SDK converts to RGB"
         raise DecodeError(msg)
     if photometric == "RGB" and stored.dtype == np.uint8:
-        return cast("NDArray[np.uint8]", stored)
+        return cast("NDArray[np.uint8]", stored if stored.flags.writeable else stored.copy())
     rgb = np.empty(stored.shape, np.uint8)
     for rows in _blocks(stored):
         if photometric in _YBR:
@@ -105,7 +106,7 @@ def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
 
 
 def _blocks(stored: Stored) -> Iterator[slice]:
-    """Rows of about a million samples: what is computed in wider types on the way stays small."""
+    """A few rows at a time: what is computed in wider types on the way stays in the processor's cache."""
     step = max(1, _BLOCK_SAMPLES // (stored.size // stored.shape[0]))
     for start in range(0, stored.shape[0], step):
         yield slice(start, start + step)
@@ -113,7 +114,7 @@ def _blocks(stored: Stored) -> Iterator[slice]:
 
 def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np.float32]:
     """Modality LUT (PS3.3 C.11.1): a table, or slope and intercept."""
-    tables = dataset.get("ModalityLUTSequence")
+    tables = get(dataset, "ModalityLUTSequence")
     modality = np.empty(stored.shape, np.float32)
     if tables:
         lut = lookup_table(tables[0], dataset, signed=_is_signed(dataset))
@@ -125,16 +126,20 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
         keyword = "RescaleSlope"
         raise MissingAttributeError(keyword, "without it and RescaleIntercept the values have no scale (HU)")
     slope, intercept = rescale or (1.0, 0.0)
+    bound = abs(slope) * 2.0 ** (8 * stored.dtype.itemsize) + abs(intercept)
+    is_finite = stored.dtype.kind != "f" and bound < _FLOAT32_MAX / 2
     # float32 holds 16-bit stored values exactly, wider ones need float64 on the way.
-    exact = np.float32 if stored.dtype.itemsize <= 2 else np.float64  # noqa: PLR2004 - bytes
+    is_exact = stored.dtype.itemsize <= 2  # noqa: PLR2004 - bytes
     for rows in _blocks(stored):
-        values: NDArray[np.floating[Any]] = stored[rows].astype(exact)
+        values: NDArray[np.floating[Any]] = modality[rows] if is_exact else np.empty(stored[rows].shape)
+        values[...] = stored[rows]
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
             if (slope, intercept) != (1.0, 0.0):
                 values *= slope
                 values += intercept
-            modality[rows] = values
-        if not np.isfinite(modality[rows]).all():
+            if not is_exact:
+                modality[rows] = values
+        if not is_finite and not np.isfinite(modality[rows]).all():
             msg = "the image holds values that are not finite numbers"
             raise DecodeError(msg)
     return modality
@@ -166,7 +171,7 @@ def _is_signed(dataset: Dataset) -> bool:
 
 def _modality_is_signed(dataset: Dataset, index: int) -> bool:
     """Whether modality values can be negative (PS3.3 C.11.2.1.1)."""
-    if dataset.get("ModalityLUTSequence"):
+    if get(dataset, "ModalityLUTSequence"):
         return False
     signed = _is_signed(dataset)
     rescale = _rescale(dataset, index)
@@ -179,7 +184,7 @@ def _modality_is_signed(dataset: Dataset, index: int) -> bool:
 
 def _voi(dataset: Dataset, index: int) -> tuple[VoiWindow | VoiLut, ...]:
     """VOI LUTs, then windows, as the file orders them (PS3.3 C.11.2)."""
-    tables = dataset.get("VOILUTSequence") or ()
+    tables = get(dataset, "VOILUTSequence") or ()
     signed = bool(tables) and _modality_is_signed(dataset, index)
     luts = [lookup_table(table, dataset, signed=signed) for table in tables]
     item = functional_group(dataset, index, "FrameVOILUTSequence")
