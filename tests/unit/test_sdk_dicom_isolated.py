@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import multiprocessing.spawn
 import os
 import signal
@@ -20,7 +22,7 @@ from openjpeg.utils import encode_array
 from pydicom.encaps import encapsulate
 from support.mutations import TEST_FILES
 
-from radserve.dicom import _isolated, read_image
+from radserve.dicom import _isolated, _memory, read_image
 from radserve.dicom._codecs import decode_here
 from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
 
@@ -87,6 +89,63 @@ def test_a_file_that_stalls_its_decoder_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_isolated, "BYTES_A_SECOND", 2**30)
     with pytest.raises(DecodeError, match="made to stall"):
         read_image(slow())
+
+
+# The limit is close above what the process has before it decodes anything.
+SMALL = """
+import sys; sys.path[:] = sys.argv[1:]
+import radserve.dicom._decoder_process as child
+(used,) = (line for line in open("/proc/self/status") if line.startswith("VmData"))
+child.LIMIT_BYTES = int(used.split()[1]) * 1024 + {room}
+child.main()
+"""
+
+
+@pytest.mark.parametrize("room_mib", [1, 16, 24, 32])  # to take the frame; for the decoder's own; for its answer
+def test_a_frame_that_takes_too_much_memory_is_refused_by_the_limits_name(
+    monkeypatch: pytest.MonkeyPatch, room_mib: int
+) -> None:
+    monkeypatch.setattr(_isolated, "_BOOT", SMALL.format(room=room_mib << 20))
+    with pytest.raises(DecodeError, match="more than 900 MiB of memory"):
+        read_image(slow())
+
+
+def lack_memory(*_: object) -> Frame:
+    """A decoder that tells nobody why it gives up, as OpenJPEG and CharLS do not."""
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    assert malloc(2**62) is None
+    raise RuntimeError
+
+
+def test_memory_that_a_library_lacked_is_told_though_it_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADSERVE_ISOLATED", "1")
+    monkeypatch.setattr(_isolated, "decode_here", lack_memory)
+    with pytest.raises(DecodeError, match="too little memory"):
+        read_image(JPEG_LS)
+    monkeypatch.setattr(_isolated, "decode_here", decode_here)
+    damaged = pydicom.dcmread(JPEG_LS)
+    damaged.PixelData = damaged.PixelData[:1000] + bytes(1000) + damaged.PixelData[2000:]
+    with pytest.raises(DecodeError, match="damaged: fetch"):
+        read_image(damaged)
+
+
+def test_an_allocation_that_failed_before_is_none_of_this_decoders() -> None:
+    _memory._errno_location()[0] = errno.ENOMEM
+    allocations = _memory.Allocations()
+    assert not allocations.failed(RuntimeError())
+    assert allocations.failed(MemoryError())
+
+
+def test_a_decoder_that_the_system_killed_is_told_from_one_that_crashed(
+    monkeypatch: pytest.MonkeyPatch, processes: _isolated._Processes
+) -> None:
+    read_image(JPEG_LS)
+    (idle,) = processes._idle
+    os.kill(idle._process.pid, signal.SIGKILL)
+    monkeypatch.setattr(_isolated._Process, "is_alive", lambda _: True)
+    with pytest.raises(DecodeError, match="runs out of memory"):
+        read_image(JPEG_LS)
 
 
 def test_a_process_is_used_again_and_as_many_run_as_threads_decode(processes: _isolated._Processes) -> None:

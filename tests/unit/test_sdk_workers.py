@@ -24,7 +24,7 @@ from support.servers import wait_until
 from radserve import errors
 from radserve._codec import Prepare, prepare_step
 from radserve._workers import Preparing, StartError, Workers, _preparing
-from radserve._workers._messages import unpack_answer
+from radserve._workers._messages import receive, unpack_answer
 from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, OutOfScopeError
 
 if TYPE_CHECKING:
@@ -109,7 +109,10 @@ def _only_child(before: set[int]) -> int:
     return pid
 
 
-def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(start: Callable[..., Workers]) -> None:
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "runs out of memory")])
+def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(
+    start: Callable[..., Workers], number: signal.Signals, told: str
+) -> None:
     before = children()
     workers = start()
     workers.submit(step()).result()
@@ -117,8 +120,9 @@ def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(start: Callable[...
     os.kill(pid, signal.SIGSTOP)
     asked = workers.submit(step())
     assert wait_until(asked.running)
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(DecodeError, match="crashed"):
+    os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
+    with pytest.raises(DecodeError, match=told):
         asked.result(20)
     assert workers.submit(step()).result()
     assert _only_child(before) != pid
@@ -140,15 +144,25 @@ def test_an_input_that_takes_too_long_is_refused(start: Callable[..., Workers]) 
         workers.submit(step(large())).result()
 
 
-def test_an_input_that_takes_too_much_memory_is_refused(start: Callable[..., Workers]) -> None:
+@pytest.mark.parametrize("room_mib", [16, 48, 128])  # to take the input; to read it; to prepare it
+def test_an_input_that_takes_too_much_memory_is_refused_by_the_limits_name(
+    start: Callable[..., Workers], room_mib: int
+) -> None:
     before = children()
     probe = start()
     probe.submit(step()).result()
     pages = int(Path(f"/proc/{_only_child(before)}/statm").read_text().split()[0])
-    workers = start(memory_limit_bytes=pages * os.sysconf("SC_PAGE_SIZE") + 2**27)
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + (room_mib << 20)
+    workers = start(memory_limit_bytes=limit)
     assert workers.submit(step()).result()
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError, match=f"more than {limit >> 20} MiB of memory"):
         workers.submit(step(large())).result()
+
+
+def test_an_answer_larger_than_the_worker_itself_is_not_waited_for() -> None:
+    claim = io.BytesIO((2**63).to_bytes(8, "little"))
+    with pytest.raises(ValueError, match=r"^$"):
+        receive(claim, 2**31)
 
 
 def test_a_worker_knows_no_secrets_and_leaves_no_core(

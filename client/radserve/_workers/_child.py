@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,13 +32,13 @@ def main() -> None:
 
     # Here, not above: what is imported counts neither as a failure of the first input nor against its time.
     from radserve._codec import prepare_step  # noqa: PLC0415 - see above
-    from radserve._workers._messages import receive, send, unpack_request  # noqa: PLC0415 - see above
+    from radserve._workers._messages import OUT_OF_MEMORY, receive, send, too_large, unpack_request  # noqa: PLC0415 - see above
     from radserve.errors import DecodeError, RadserveError  # noqa: PLC0415 - see above
 
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a patient's pixels
     send(answers, None)
-    with suppress(EOFError, BrokenPipeError):
+    try:
         while True:
             step = unpack_request(receive(requests))
             # Unhandled, the signal ends the process in the middle of whatever a decoder does.
@@ -50,8 +49,12 @@ def main() -> None:
             except RadserveError as error:
                 answer = error
             except MemoryError:
-                answer = DecodeError(f"the input needs more than {memory_bytes >> 20} MiB of memory")
+                answer = too_large(memory_bytes)
             except Exception as error:  # noqa: BLE001 - what it says may quote the file
                 answer = DecodeError(f"the input cannot be prepared ({type(error).__name__})")
             signal.setitimer(signal.ITIMER_REAL, 0)
             send(answers, answer)
+    except (EOFError, BrokenPipeError):
+        return
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)

@@ -9,11 +9,20 @@ from enum import Enum
 from io import BytesIO
 from typing import IO, Any
 
-from radserve.errors import RadserveError
+from radserve.errors import DecodeError, RadserveError
 
+OUT_OF_MEMORY = 3  # exit status of a worker that cannot even take an input, or give its answer
 _LENGTH = struct.Struct("<Q")
 # What numpy's arrays are made of again, by the names of numpy 1.26 and 2.
 _NUMPY = {"_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar"}
+
+
+def too_large(memory_bytes: int) -> DecodeError:
+    """What is said of an input that a worker has not the memory for."""
+    return DecodeError(
+        f"the input takes more than {memory_bytes >> 20} MiB of memory, the limit of a worker process: it is damaged,"
+        " or one for predict(), which sets no limit"
+    )
 
 
 def send(stream: IO[bytes], message: object) -> None:
@@ -24,13 +33,16 @@ def send(stream: IO[bytes], message: object) -> None:
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> bytearray:
+def receive(stream: IO[bytes], most_bytes: int | None = None) -> bytearray:
     """Read one message, still packed.
 
     Raises:
         EOFError: The other side has ended.
+        ValueError: The message claims to be larger than ``most_bytes``.
     """
     (size,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    if most_bytes is not None and size > most_bytes:
+        raise ValueError
     return _read(stream, size)
 
 

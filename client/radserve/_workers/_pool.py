@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from radserve._workers._messages import receive, send, unpack_answer
+from radserve._workers._messages import OUT_OF_MEMORY, receive, send, too_large, unpack_answer
 from radserve.errors import DecodeError, RadserveError
 
 if TYPE_CHECKING:
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT_BYTES = 2**31
 LIMIT_S = 30.0
+_DYING_S = 1.0
 # Not -m: a hostile or mere namesake numpy.py in the current folder would come first. The path is the caller's.
 _BOOT = "import sys; sys.path[:] = sys.argv[4:]; from radserve._workers._child import main; main()"
+_CRASHED = "the process that read the file crashed: the file is damaged, fetch it again"
+_KILLED = (
+    "the process that read the file was killed, as where a machine or container runs out of memory: allow more, or"
+    " fewer workers"
+)
 
 
 class StartError(RadserveError):
@@ -125,7 +131,7 @@ class _Child:
     """One worker process."""
 
     def __init__(self, memory_limit_bytes: int, limit_s: float) -> None:
-        self._limit_s = limit_s
+        self._memory_limit_bytes, self._limit_s = memory_limit_bytes, limit_s
         limits = [str(os.getpid()), str(memory_limit_bytes), str(limit_s)]
         command = [multiprocessing.spawn.get_executable(), "-I", "-c", _BOOT, *limits, *sys.path]
         # The decoders need not have a process of their own in there, nor know the client's secrets.
@@ -153,8 +159,8 @@ class _Child:
 
     def wait_until_ready(self) -> None:
         try:
-            unpack_answer(receive(self._answers))
-        except (OSError, EOFError, pickle.UnpicklingError):
+            unpack_answer(receive(self._answers, self._memory_limit_bytes))
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
             msg = f"a worker process ended with status {self._process.wait()} before its first input"
             raise StartError(msg) from None
 
@@ -166,13 +172,23 @@ class _Child:
         """
         try:
             send(self._requests, step)
-            return unpack_answer(receive(self._answers))
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
-            self.kill()  # it may have answered something else instead of dying
-        msg = "the process that read the file crashed: the file is damaged, fetch it again"
-        if self._process.wait() == -signal.SIGALRM:
-            msg = f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall"
-        raise DecodeError(msg)
+            return unpack_answer(receive(self._answers, self._memory_limit_bytes))
+        except (OSError, EOFError):
+            with suppress(subprocess.TimeoutExpired):  # it may have closed the pipe instead of dying
+                raise self._failure(self._process.wait(timeout=_DYING_S)) from None
+        except (ValueError, pickle.UnpicklingError):
+            pass
+        self.kill()
+        raise DecodeError(_CRASHED)
+
+    def _failure(self, status: int) -> DecodeError:
+        if status == OUT_OF_MEMORY:
+            return too_large(self._memory_limit_bytes)
+        if status == -signal.SIGALRM:
+            return DecodeError(f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall")
+        if status == -signal.SIGKILL:
+            return DecodeError(_KILLED)
+        return DecodeError(_CRASHED)
 
     def kill(self) -> None:
         self._process.kill()

@@ -14,6 +14,7 @@ from radserve.dicom._codecs import Frame, decode_here, decode_native, decoder_of
 from radserve.dicom._codestream import check_codestream
 from radserve.dicom._fragments import encapsulated_frame
 from radserve.dicom._isolated import decode_isolated
+from radserve.dicom._memory import Allocations, out_of_memory
 from radserve.dicom._packbits import decode_rle
 from radserve.errors import DecodeError, MissingAttributeError, RadserveError, UnsupportedTransferSyntaxError
 
@@ -47,6 +48,7 @@ def decode_frame(dataset: Dataset, index: int) -> Frame:
         raise MissingAttributeError(_PIXEL_KEYWORDS[0], "the file holds no image")
     syntax = _transfer_syntax(dataset)
     _check_size(dataset, keyword)
+    allocations = Allocations()
     try:
         if not syntax.is_encapsulated:
             _check_native_length(dataset, keyword)
@@ -57,8 +59,8 @@ def decode_frame(dataset: Dataset, index: int) -> Frame:
     except AttributeError:
         msg = "an attribute of the Image Pixel module (PS3.3 C.7.6.3) is missing or contradicts the others"
         raise DecodeError(msg) from None
-    except Exception:  # noqa: BLE001 - whatever the decoders raise, the file cannot be used
-        raise DecodeError(_DAMAGED) from None
+    except Exception as error:  # noqa: BLE001 - whatever the decoders raise, the file cannot be used
+        raise (out_of_memory() if allocations.failed(error) else DecodeError(_DAMAGED)) from None
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

@@ -15,7 +15,8 @@ import numpy as np
 from pydicom.uid import UID
 
 from radserve.dicom._codecs import decode_here
-from radserve.dicom._isolated import HEADER, IDLE_S, LIMIT_BYTES, LIMIT_WALL_S, READY
+from radserve.dicom._isolated import HEADER, IDLE_S, LIMIT_BYTES, LIMIT_WALL_S, OUT_OF_MEMORY, READY
+from radserve.dicom._memory import Allocations
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -30,8 +31,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
     requests = sys.stdin.buffer
     _send(answers, READY)
-    while select.select([requests], [], [], IDLE_S)[0] and _answer(requests, answers):
-        pass
+    try:
+        while select.select([requests], [], [], IDLE_S)[0] and _answer(requests, answers):
+            pass
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
 
 
 def _answer(requests: BinaryIO, answers: BinaryIO) -> bool:
@@ -47,10 +51,12 @@ def _answer(requests: BinaryIO, answers: BinaryIO) -> bool:
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + request["limit_cpu_s"], most))
     signal.alarm(LIMIT_WALL_S)
     answer: dict[str, Any]
+    allocations = Allocations()
     try:
         frame = decode_here(data, UID(request["syntax"]), request["decoder"], request["options"])
     except Exception as error:  # noqa: BLE001 - whatever the decoders raise, the frame cannot be used
-        answer, pixels = {"error": type(error).__name__}, memoryview(b"")
+        kind = MemoryError if allocations.failed(error) else type(error)
+        answer, pixels = {"error": kind.__name__}, memoryview(b"")
     else:
         stored = np.ascontiguousarray(frame.stored)
         pixels = stored.reshape(-1).view(np.uint8).data

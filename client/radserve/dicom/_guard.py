@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pydicom.pixels  # noqa: F401 - its loggers must exist before they are silenced
 
+from radserve.dicom._memory import out_of_memory
 from radserve.errors import DecodeError, RadserveError
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
                 return function(*args, **kwargs)
             except RadserveError as error:
                 failure = error
+            except MemoryError:
+                failure = out_of_memory()
             except Exception as error:  # noqa: BLE001 - a hostile file can make pydicom raise anything
                 failure = DecodeError(f"the DICOM data contradict themselves ({type(error).__name__} while reading)")
         # Raised here, outside the handlers, so that no exception that quotes values hangs on it.

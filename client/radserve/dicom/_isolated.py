@@ -39,9 +39,11 @@ BYTES_A_SECOND = 2**22  # the slowest decoder (OpenJPEG) reads twice as many: la
 LIMIT_WALL_S = 60
 IDLE_S = 60
 READY = b"radserve"
+OUT_OF_MEMORY = 3  # exit status where the request itself does not fit
 HEADER = struct.Struct("<QII")  # number of the request, bytes of the JSON text, bytes of the frame
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from radserve.dicom._decoder_process import main; main()"
 _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
+_STOPPED = 1
 _TIMED_OUT = (-signal.SIGXCPU, -signal.SIGALRM)
 
 
@@ -132,12 +134,13 @@ class _Process:
         return self._process.poll() is None
 
     def stop(self) -> int:
-        """End it, and say how it ended if it had before."""
+        """End it, and say how it ended if it did by itself."""
         self.forget()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(timeout=0.5)
         self._process.kill()
-        return self._process.wait()
+        self._process.wait()
+        return _STOPPED
 
     def forget(self) -> None:
         """Close this side's pipes: without a caller the process ends."""
@@ -178,8 +181,7 @@ class _Processes:
                 self._busy.discard(process)
                 self._idle.append(process)
             if "error" in answer[0]:
-                # An attribute that is not there is told by its own message, see decode_frame.
-                raise AttributeError if answer[0]["error"] == "AttributeError" else DecodeError(_DAMAGED)
+                raise _refusal(str(answer[0]["error"]))
             return answer
 
     def _take(self) -> _Process:
@@ -219,12 +221,30 @@ class _Processes:
         self._idle, self._busy = [], set()
 
 
+def _refusal(kind: str) -> Exception:
+    """Of a decoder's error, by its name."""
+    if kind == "AttributeError":
+        return AttributeError()  # an attribute that is not there is told by its own message, see decode_frame
+    return _swollen() if kind == "MemoryError" else DecodeError(_DAMAGED)
+
+
+def _swollen() -> DecodeError:
+    return DecodeError(
+        f"a frame takes more than {LIMIT_BYTES >> 20} MiB of memory to decode, the limit of a decoder process:"
+        " it is damaged, or made to swell"
+    )
+
+
 def _failure(status: int, *, started: bool) -> DecodeError | UnsupportedTransferSyntaxError:
     if not started:
         msg = f"no process to decode in can be started: {sys.executable or 'Python'} ended with status {status}"
         return UnsupportedTransferSyntaxError(msg)
     if status in _TIMED_OUT:
         return DecodeError("a frame takes longer to decode than one of its size may: it is damaged, or made to stall")
+    if status == OUT_OF_MEMORY:
+        return _swollen()
+    if status == -signal.SIGKILL:
+        return DecodeError("the decoder was killed at a frame, as where a machine or container runs out of memory")
     return DecodeError("the decoder crashed on a frame: the file is damaged, fetch it again")
 
 
