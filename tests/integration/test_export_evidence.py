@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import nullcontext
+from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 import yaml
 from support.keras_models import chest, keras, layers, write_family
 
-from radserve import Classification, Client
+from radserve import AsyncClient, Classification, Client
 from radserve.errors import ConversionError, RepositoryError
 from radserve_export import pipeline
 from radserve_export.check import check_repository
@@ -20,8 +24,10 @@ from radserve_export.publication import publish
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pydicom.dataset import Dataset
 
     from radserve.contracts.manifest import Manifest
     from radserve_export.network import Network
@@ -96,6 +102,49 @@ def test_both_answer_alike_and_one_shows_where_it_looked(
         assert fused.ndim == 2
         assert fused.max() > 0
         np.testing.assert_allclose(fused, unfused, atol=1e-5)
+
+
+def one_series(count: int) -> list[Dataset]:
+    """Radiographs of one series."""
+    samples = (sample.source for sample in generate("chest_xray", 4 * count, seed=8, split=Split.TEST))
+    read: Iterator[Dataset] = (pydicom.dcmread(BytesIO(source)) for source in samples if isinstance(source, bytes))
+    files = [file for file in read if file.PhotometricInterpretation == "MONOCHROME2"][:count]
+    for number, file in enumerate(files, start=1):
+        file.StudyInstanceUID, file.SeriesInstanceUID, file.InstanceNumber = "2.25.1", "2.25.2", number
+    return files
+
+
+@pytest.mark.usefixtures("converted_before")
+def test_a_study_is_explained_by_the_map_of_one_of_its_images(
+    tmp_path: Path, repository: Path, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    spec = write_spec(tmp_path)
+    pipeline.export(spec, repository)
+    told = yaml.safe_load(spec.read_text())
+    study = told["input"] | {"study": {"mode": "every_image", "combination": "mean"}}
+    spec.write_text(yaml.safe_dump(told | {"name": "study", "input": study, "serving": {"max_batch_size": 2}}))
+    pipeline.export(spec, repository)
+    assert check_repository(repository) == []
+    files, url = one_series(5), start_server(repository).grpc_url
+
+    async def asked() -> Classification:
+        async with AsyncClient(url) as client:
+            return await (await client.model("study_evidence", Classification)).predict(files)
+
+    with Client(url) as client:
+        result = client.model("study_evidence", Classification).predict(files)
+        assert result.evidence is not None
+        assert result.evidence.image is not None
+        assert result.evidence.label == result.top.label
+        image = files[result.evidence.image]
+        assert result.images[result.evidence.image].sop_instance_uid == image.SOPInstanceUID
+        alone = client.model("chest_fused_evidence", Classification).predict(image)
+    for other in (alone, asyncio.run(asked())):
+        assert other.evidence is not None
+        assert other.evidence.label == result.top.label
+        np.testing.assert_allclose(other.evidence.values, result.evidence.values, atol=1e-5)
+    drawn, plain = (each.to_secondary_capture(image).pixel_array for each in (result, replace(result, evidence=None)))
+    assert (drawn[-image.Rows :] != plain[-image.Rows :]).any()
 
 
 @pytest.mark.usefixtures("converted_before")

@@ -109,7 +109,8 @@ def test_an_impression_becomes_a_report_of_the_study_it_is_of(client: Client, in
     text = list(generate("report_impression", 2, seed=99, split=Split.TEST))[index].source
     source = in_chinese(sample("chest_xray", "").source)
     result = client.model("report_impression", GeneratedText).predict(text)
-    written(result.to_dicom_sr(source), tmp_path / "sr.dcm")
+    study = str(pydicom.dcmread(BytesIO(source)).StudyInstanceUID)
+    written(result.to_dicom_sr(source, study_instance_uid=study), tmp_path / "sr.dcm")
     dumped = dsrdump(tmp_path / "sr.dcm")
     assert all(line in dumped for line in result.text.splitlines())
     report = result.to_fhir()

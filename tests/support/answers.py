@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from radserve import Classification, Finding, GeneratedText, Provenance, Region, Segmentation
-from radserve.contracts import Code
+from radserve.contracts import Code, Task
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def content(dataset: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def provenance(sources: Sequence[Dataset] = (), *, frames: tuple[int, ...] = ()) -> Provenance:
+def provenance(
+    sources: Sequence[Dataset] = (), *, frames: tuple[int, ...] = (), task: Task = Task.IMAGE_CLASSIFICATION
+) -> Provenance:
     return Provenance(
+        task=task,
         intended_use="Tests only",
         model_sha256="0" * 64,
         contract_sha256="1" * 64,
@@ -98,7 +101,8 @@ def segmentation(
             value=value,
             is_positive=count > 0,
             pixel_count=count,
-            area_mm2=count / 4,
+            area_mm2=count / 4 if label_map.ndim == 2 else None,
+            volume_mm3=count / 2 if label_map.ndim == 3 else None,
             code=code,
             category=ANATOMY if code is LIVER else None,
         )
@@ -106,7 +110,11 @@ def segmentation(
             zip(("liver", "lesion"), (LIVER, LESION), counts, strict=True), start=1
         )
     )
-    standard: dict[str, Any] = {"model": "ct_lesion", "version": 2, "provenance": provenance(sources, frames=frames)}
+    standard: dict[str, Any] = {
+        "model": "ct_lesion",
+        "version": 2,
+        "provenance": provenance(sources, frames=frames, task=Task.IMAGE_SEGMENTATION),
+    }
     return Segmentation(**{**standard, "label_map": label_map, "findings": regions, **changed})
 
 
@@ -122,7 +130,7 @@ def generated_text(text: str = "No pneumothorax.", **changed: Any) -> GeneratedT
     standard: dict[str, Any] = {
         "model": "impression",
         "version": 1,
-        "provenance": provenance(),
+        "provenance": provenance(task=Task.TEXT_GENERATION),
         "text": text,
         "is_complete": True,
         "log_probability": -0.5,

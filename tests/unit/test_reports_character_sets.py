@@ -74,7 +74,8 @@ def test_each_report_keeps_the_name_and_the_character_set_if_it_can(case: str, t
 def test_what_the_sources_character_set_cannot_hold_is_told_in_utf_8(tmp_path: Path) -> None:
     file = source("ISO_IR 100", "Buc^Jérôme")
     path = tmp_path / "sr.dcm"
-    generated_text("左侧气胸。").to_dicom_sr(file).save_as(path, enforce_file_format=True)
+    report = generated_text("左侧气胸。").to_dicom_sr(file, study_instance_uid=file.StudyInstanceUID)
+    report.save_as(path, enforce_file_format=True)
     said = dsrdump(path)
     assert "左侧气胸。" in said
     assert "Buc^Jérôme" in said

@@ -11,9 +11,10 @@ from fhir.resources.R4B.device import Device
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from fhir.resources.R4B.observation import Observation
 from pydantic import ValidationError
+from pydicom.sr.codedict import codes
 from support.answers import classification, drawn, finding, generated, generated_text, provenance, segmentation
 
-from radserve.contracts import Code
+from radserve.contracts import Code, Task
 from radserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_its_codes_are_of_the_value_sets(kind: str) -> None:
                 assert INTERPRETATIONS[coding["code"]] == coding["display"]
         if "valueQuantity" in node:
             assert node["valueQuantity"]["system"] == "http://unitsofmeasure.org"
-            assert node["valueQuantity"]["code"] in {"1", "mm2"}
+            assert node["valueQuantity"]["code"] in {"1", "mm2", "mm3"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,6 +126,25 @@ def test_a_region_is_an_observation_with_area_and_pixels() -> None:
     liver, lesion = (each for each in answer.to_fhir()["contained"][1:])
     assert (liver["valueQuantity"]["unit"], liver["interpretation"][0]["coding"][0]["code"]) == ("mm2", "POS")
     assert lesion["component"][0]["valueInteger"] == answer.to_dict()["findings"][1]["pixel_count"]
+
+
+def test_a_region_of_a_stack_has_a_volume() -> None:
+    answer = segmentation(drawn(2, 40, 60))
+    _, liver, _ = answer.to_fhir()["contained"]
+    volume = answer.findings[0].volume_mm3
+    assert liver["valueQuantity"] == {
+        "value": volume, "unit": "mm3", "system": "http://unitsofmeasure.org", "code": "mm3"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task", Task)
+def test_a_report_about_images_is_coded_as_one(task: Task) -> None:
+    title = codes.cid7000.DiagnosticImagingReport
+    assert title.scheme_designator == "LN"
+    expected = [{"system": "http://loinc.org", "code": title.value}]
+    code = classification(provenance=provenance(task=task)).to_fhir()["code"]
+    assert code.get("coding", []) == (expected if task.value.startswith("image_") else [])
+    assert "not reviewed" in code["text"]
 
 
 def test_a_text_is_the_conclusion_unless_it_was_cut_off() -> None:

@@ -41,7 +41,19 @@ def test_sources_of_two_studies_or_patients_are_refused(keyword: str) -> None:
     with pytest.raises(InputError, match="more than one study or patient"):
         classification(one, two).to_dicom_sr([one, two])
     with pytest.raises(InputError, match="more than one study or patient"):
-        generated_text().to_dicom_sr([one, two])
+        generated_text().to_dicom_sr([one, two], study_instance_uid=one.StudyInstanceUID)
+
+
+def test_whose_a_text_is_the_caller_has_to_say() -> None:
+    file = generated("chest_xray")
+    with pytest.raises(InputError, match="name the study that it is about"):
+        generated_text().to_dicom_sr(file)
+    other = str(generate_uid(prefix=None))
+    for answer in (generated_text(), classification(file)):
+        assert answer.to_dicom_sr(file, study_instance_uid=str(file.StudyInstanceUID))
+        with pytest.raises(InputError, match="not of the study") as caught:
+            answer.to_dicom_sr(file, study_instance_uid=other)
+        assert other not in str(caught.value)
 
 
 def test_all_sources_of_a_result_are_wanted() -> None:

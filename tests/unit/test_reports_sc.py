@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import UltrasoundMultiFrameImageStorage
-from support.answers import classification, content, drawn, finding, generated, segmentation
+from support.answers import classification, content, drawn, finding, generated, provenance, segmentation
 from support.validators import dciodvfy_errors, errors_of
 
 from radserve import EvidenceMap, ImageFindings
@@ -182,6 +183,34 @@ def test_of_a_multi_frame_file_the_frame_that_shows_most_is_shown(tmp_path: Path
         single.PixelData = (single.pixel_array // 2).tobytes()
         plain = picture_of(classification(single).to_secondary_capture(single), single)
         np.testing.assert_array_equal(picture_of(capture, file)[10:], plain[10:])
+
+
+@pytest.mark.parametrize("kind", ["files", "frames"])
+def test_the_map_of_a_study_is_drawn_over_its_own_image_alone(kind: str, tmp_path: Path) -> None:
+    files = (
+        [cine()]
+        if kind == "frames"
+        else [generated("ct_lesion", SOPInstanceUID=f"2.25.{index}") for index in (1, 2, 3)]
+    )
+    named = [(files[0], 1), (files[0], 2), (files[0], 3)] if kind == "frames" else [(file, None) for file in files]
+    images = tuple(
+        ImageFindings(sop_instance_uid=str(file.SOPInstanceUID), frame_number=number, findings=(finding(),))
+        for file, number in named
+    )
+    values = np.zeros((files[0].Rows, files[0].Columns), np.float32)
+    values[40, 50] = 1
+    frames = (1, 2, 3) if kind == "frames" else ()
+    answer = classification(*files, frames=frames, images=images, findings=(finding(),))
+    shown_on = replace(answer, evidence=EvidenceMap(label="pneumothorax", values=values, image=1))
+    for index, file in enumerate(files):
+        capture = shown_on.to_secondary_capture(file)
+        assert errors_of(capture, tmp_path) == []
+        reference = capture.SourceImageSequence[0]
+        plain = answer if kind == "files" else replace(answer, provenance=provenance([file], frames=(2,)), images=())
+        changed = (picture_of(capture, file) != picture_of(plain.to_secondary_capture(file), file)).any(axis=-1)
+        is_its_own = kind == "frames" or index == 1
+        assert np.argwhere(changed).tolist() == ([[40, 50]] if is_its_own else [])
+        assert reference.get("ReferencedFrameNumber") == (2 if kind == "frames" else None)
 
 
 @pytest.mark.parametrize("value", ["YES", "NO", None])

@@ -271,7 +271,7 @@ def test_of_a_multi_frame_file_the_frame_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "language"), [("No pneumothorax.\nNormal heart.", "en"), ("左侧气胸。", "zh")])
 def test_a_generated_text_is_told_in_its_language(text: str, language: str, tmp_path: Path) -> None:
     file = generated("chest_xray")
-    read = again(generated_text(text).to_dicom_sr(file), tmp_path)
+    read = again(generated_text(text).to_dicom_sr(file, study_instance_uid=file.StudyInstanceUID), tmp_path)
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
     assert said(groups(read)[0])["GENERATED_TEXT"] == text
     assert read.ContentSequence[0].ConceptCodeSequence[0].CodeValue == language
@@ -280,7 +280,8 @@ def test_a_generated_text_is_told_in_its_language(text: str, language: str, tmp_
 
 def test_a_text_that_was_cut_off_makes_a_partial_report(tmp_path: Path) -> None:
     file = generated("chest_xray")
-    read = again(generated_text(is_complete=False).to_dicom_sr(file), tmp_path)
+    report = generated_text(is_complete=False).to_dicom_sr(file, study_instance_uid=file.StudyInstanceUID)
+    read = again(report, tmp_path)
     assert read.CompletionFlag == "PARTIAL"
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
 

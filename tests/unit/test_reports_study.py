@@ -92,6 +92,10 @@ def test_the_label_map_of_a_series_comes_back_by_instance(tmp_path: Path) -> Non
     assert volume.spacing == pytest.approx((5, 1, 1))
     path = written(result.to_dicom_sr(slices, segmentation=seg), tmp_path / "sr.dcm")
     assert dsrdump(path).count("SG image") == 2
+    for region in result.findings:
+        assert region.volume_mm3 == 5 * region.pixel_count
+        assert f'NUM:(118565006,SCT,"Volume")="{region.volume_mm3}" (mm3,UCUM,"cubic millimeter")' in dsrdump(path)
+    assert "42798000" not in dsrdump(path)
 
 
 @pytest.mark.parametrize("place", ["known", "unknown"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from radserve.contracts import Task
 from radserve.errors import DecodeError, InputError, MissingAttributeError, RadserveError, ServerUnavailableError
 from radserve.journal import Journal, content_key, file_key, to_line
 from radserve.results import GeneratedText, Provenance
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def answer(text: str = "no effusion", version: int = 1) -> GeneratedText:
     provenance = Provenance(
+        task=Task.TEXT_GENERATION,
         intended_use="Tests only",
         model_sha256="0" * 64,
         contract_sha256="1" * 64,

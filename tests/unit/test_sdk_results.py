@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from support.answers import classification, drawn, finding, generated_text, provenance, segmentation
 
-from radserve import EvidenceMap, Region
+from radserve import EvidenceMap, ImageFindings, Region
 from radserve.contracts import Code
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from radserve import Result
 
+README = Path(__file__).parents[2] / "README.md"
+_KEY = re.compile(r"`(\w+)`")
 HOSTILE = "<script>alert('&\"')</script>[bold red]x[/]\x1b[2J"
 
 
@@ -142,6 +147,18 @@ def test_of_a_stack_the_slice_that_shows_most_is_the_picture() -> None:
     np.testing.assert_array_equal(page.pictures[0].any(axis=-1), stack[3] > 0)
 
 
+def test_a_region_says_its_area_or_of_a_stack_its_volume() -> None:
+    label_map = drawn(80, 120)
+    area, volume = segmentation(label_map), segmentation(label_map[np.newaxis])
+    for answer, unit, size in (
+        (area, "mm²", area.findings[0].area_mm2),
+        (volume, "mm³", volume.findings[0].volume_mm3),
+    ):
+        assert unit in shown(answer).text
+        assert shown(answer).cells[2] == f"{size:.0f}"
+        assert f"{size:.0f} {unit}" in repr(answer)
+
+
 def test_the_evidence_is_a_picture_brighter_with_its_values() -> None:
     values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     page = shown(classification(evidence=EvidenceMap(label="pneumothorax", values=values)))
@@ -182,6 +199,40 @@ def test_a_repr_is_one_short_line() -> None:
         assert len(repr(result)) < 200
         assert provenance().contract_sha256 not in repr(result)
     assert repr(finding("normal", 0.45, is_indeterminate=True)) == "<Finding normal: 0.450, indeterminate>"
+
+
+def keys(told: Any) -> set[str]:
+    if isinstance(told, list):
+        return {key for one in told for key in keys(one)}
+    return {key for name, value in told.items() for key in (name, *keys(value))} if isinstance(told, dict) else set()
+
+
+def complete_results() -> dict[str, Result]:
+    """Of each kind one that leaves nothing out."""
+    images = (ImageFindings(sop_instance_uid="1.2", frame_number=1, findings=(finding(),)),)
+    evidence = EvidenceMap(label="pneumothorax", values=np.ones((4, 4), np.float32), image=0)
+    return {
+        "classification": classification(images=images, evidence=evidence),
+        "segmentation": segmentation(drawn(40, 60)),
+        "text generation": generated_text("左侧气胸。"),
+    }
+
+
+@pytest.mark.parametrize("kind", complete_results())
+def test_the_keys_of_json_are_those_that_the_readme_lists(kind: str) -> None:
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    documented = {key for told, where in rows if where.startswith((kind, "all results")) for key in _KEY.findall(told)}
+    assert keys(complete_results()[kind].to_dict()) == documented
+
+
+@pytest.mark.parametrize("kind", complete_results())
+def test_json_reads_as_it_was_written_and_is_strict(kind: str) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    result = complete_results()[kind]
+    assert json.loads(result.to_json(), parse_constant=refuse) == result.to_dict()
+    assert "\n" not in result.to_json()
 
 
 @pytest.mark.parametrize("kind", ["classification", "segmentation", "text"])

@@ -109,6 +109,13 @@ def test_without_pixel_spacing_there_is_no_area() -> None:
     assert [region.area_mm2 for region in segment(contract(), source).findings] == [None, None]
 
 
+@pytest.mark.parametrize("spacing", ["1e200", "1e-200", "1e6", "0"])
+def test_an_impossible_spacing_gives_no_area(spacing: str) -> None:
+    result = segment(contract(), picture(truth(48, 64), PixelSpacing=[spacing, spacing]))
+    assert [region.area_mm2 for region in result.findings] == [None, None]
+    assert json.loads(result.to_json()) == result.to_dict()
+
+
 def test_a_label_that_is_not_there_is_negative() -> None:
     result = segment(contract(), picture(np.zeros((50, 40), np.uint8), faint=10))
     assert [(region.is_positive, region.pixel_count) for region in result.findings] == [(False, 0), (False, 0)]

@@ -187,6 +187,43 @@ def test_label_maps_are_stacked_on_the_sources_grid() -> None:
     assert [region.area_mm2 for region in result.findings] == [None, None]
 
 
+@pytest.mark.parametrize("study", [EveryImage(), WholeVolume(slices=12), WholeVolume(slices=12, spacing_mm=(4, 1, 1))])
+def test_regions_of_a_stack_have_a_volume(study: Any) -> None:
+    made = series(spacing_mm=(3.75, 0.5, 2))
+    made[5].ImagePositionPatient[2] += 0.3  # each distance is off, the mean of all is not
+    result = segmented(contract(study, Task.IMAGE_SEGMENTATION), made[::-1])
+    organ, lesion = result.findings
+    assert organ.volume_mm3 == pytest.approx(organ.pixel_count * 3.75)
+    assert lesion.volume_mm3 == pytest.approx(lesion.pixel_count * 3.75)
+    assert lesion.volume_mm3
+    assert (organ.area_mm2, organ.to_dict()["volume_mm3"]) == (None, pytest.approx(organ.volume_mm3, rel=1e-5))
+
+
+def tilted() -> list[Any]:
+    made = series()
+    for number, one in enumerate(made):
+        one.ImagePositionPatient[1] += number
+    return made
+
+
+@pytest.mark.parametrize(
+    ("source", "study"),
+    [
+        (series()[4:5], EveryImage()),
+        (series(ImagePositionPatient=None), EveryImage()),
+        (tilted(), EveryImage()),
+        (np.array(LEVELS)[DRAWN], EveryImage()),
+        (np.array(LEVELS)[DRAWN], WholeVolume(slices=12)),
+        (series()[:5] + series()[6:], EveryImage(maximum_gap=1)),
+        (series()[4], None),
+    ],
+    ids=["one image", "no place", "tilt", "array", "array of a volume", "uneven", "no study"],
+)
+def test_where_the_geometry_does_not_say_it_there_is_no_volume(source: Any, study: Any) -> None:
+    result = segmented(contract(study, Task.IMAGE_SEGMENTATION), source)
+    assert [region.volume_mm3 for region in result.findings] == [None, None]
+
+
 def test_arrays_are_studies_too() -> None:
     values = np.array(LEVELS)[DRAWN]
     np.testing.assert_array_equal(

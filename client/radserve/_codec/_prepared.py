@@ -27,6 +27,8 @@ class Prepared:
         frame_numbers: Which frames of a multi-frame file, counted from 1.
         placement: How an image, each image of a study or a volume was brought to the
             wire; None for other inputs, and where a study's images are of several sizes.
+        placements: Of a study that is answered image by image, that of each image, in the
+            order of the rows; empty where all have the same.
         pixel_spacing_mm: Of a single image, in the patient; None where the file does not say it.
         geometry: Where the image, or the stack, lies in the patient; None where the
             files do not say it.
@@ -38,6 +40,7 @@ class Prepared:
     sop_instance_uids: tuple[str, ...] = ()
     frame_numbers: tuple[int, ...] = ()
     placement: Placement | None = None
+    placements: tuple[Placement, ...] = ()
     pixel_spacing_mm: tuple[float, float] | None = None
     geometry: Geometry | None = None
     images: tuple[tuple[str | None, int | None], ...] = ()

@@ -29,6 +29,7 @@ from radserve.preprocess import interpolate_to_source_grid
 from radserve.results import (
     Classification,
     EvidenceMap,
+    Finding,
     GeneratedText,
     ImageFindings,
     Provenance,
@@ -39,8 +40,10 @@ from radserve.results import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from radserve._codec._prepared import Prepared
-    from radserve.contracts import Contract, Label
+    from radserve.contracts import Contract, Evidence, Label
 
 Prediction: TypeAlias = Classification | Segmentation | GeneratedText
 _TYPES: dict[Task, type[Result]] = {
@@ -112,6 +115,7 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Predict
 
 def _origin(contract: Contract, prepared: Prepared, answer: Answer) -> _Origin:
     provenance = Provenance(
+        task=contract.task,
         intended_use=contract.intended_use,
         model_sha256=contract.model_sha256,
         contract_sha256=contract.sha256,
@@ -152,31 +156,37 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
                 msg = f"the decision about {label.name} contradicts its threshold"
                 raise untrusted(contract, answer.request_id, msg)
     rows = [findings_of(contract, *row) for row in zip(probabilities, decisions, strict=True)]
-    origin = _origin(contract, prepared, answer)
+    findings = combined(contract, probabilities) if len(rows) > 1 else rows[0]
     images = tuple(
-        ImageFindings(sop_instance_uid=uid, frame_number=number, findings=findings)
-        for (uid, number), findings in zip(prepared.images, rows, strict=bool(prepared.images))
+        ImageFindings(sop_instance_uid=uid, frame_number=number, findings=row)
+        for (uid, number), row in zip(prepared.images, rows, strict=bool(prepared.images))
     )
-    if len(rows) > 1:
-        return Classification(**origin, findings=combined(contract, probabilities), images=images)
-    shown = None if contract.evidence is None else _evidence(contract, prepared, answer, rows[0][0].label)
-    return Classification(**origin, findings=rows[0], evidence=shown, images=images)
+    shown = None
+    if contract.evidence is not None:
+        maps = answer.arrays[EVIDENCE]
+        if maps.min() < 0 or maps.max() > 1:
+            raise untrusted(contract, answer.request_id, "the evidence map has a value outside 0 to 1")
+        row = _explained(rows, findings[0].label)
+        shown = None if row is None else _evidence(contract.evidence, prepared, maps[row], row, findings[0].label)
+    return Classification(**_origin(contract, prepared, answer), findings=findings, evidence=shown, images=images)
 
 
-def _evidence(contract: Contract, prepared: Prepared, answer: Answer, label: str) -> EvidenceMap:
-    (values,) = answer.arrays[EVIDENCE]
-    if values.min() < 0 or values.max() > 1:
-        raise untrusted(contract, answer.request_id, "the evidence map has a value outside 0 to 1")
-    assert contract.evidence is not None  # noqa: S101 - asked before
-    assert prepared.placement is not None  # noqa: S101 - a contract with a map has an image input
-    placement, shown = prepared.placement, contract.evidence
+def _explained(rows: Sequence[tuple[Finding, ...]], label: str) -> int | None:
+    """The image that speaks most for the answer; None if another label is on top in each: a map is of the top one."""
+    on_top = [row for row, findings in enumerate(rows) if findings[0].label == label]
+    return max(on_top, key=lambda row: rows[row][0].probability, default=None)
+
+
+def _evidence(shown: Evidence, prepared: Prepared, values: NDArray[np.float32], row: int, label: str) -> EvidenceMap:
+    placement = prepared.placements[row] if prepared.placements else prepared.placement
+    assert placement is not None  # noqa: S101 - a contract with a map has an image input
     top, left, bottom, right = shown.region or (0, 0, placement.rows.wire, placement.columns.wire)
     # Beyond the outermost cells there is no evidence. Were the last value to stay, the largest would have no one place.
     high, wide = (bottom - top) / shown.rows, (right - left) / shown.columns
     around = top - high, left - wide, bottom + high, right + wide
     on_source = interpolate_to_source_grid(np.pad(values, 1), placement, around)
     on_source.flags.writeable = False
-    return EvidenceMap(label=label, values=on_source)
+    return EvidenceMap(label=label, values=on_source, image=row if prepared.images else None)
 
 
 def _agrees(label: Label, probability: float, decision: int) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from radserve._codec._decode import untrusted
-from radserve.contracts import LABEL_MAP
+from radserve.contracts import LABEL_MAP, ImageInput
 from radserve.preprocess import to_source_grid
 from radserve.results import Region
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from radserve._codec._decode import Answer
     from radserve._codec._prepared import Prepared
     from radserve.contracts import Contract
+
+_SHORTEST_MM, _LONGEST_MM = 1e-6, 1e6
+_EVEN = 0.1  # where distances between slices may differ by more of their median, their mean measures no volume
 
 
 def segmented(contract: Contract, prepared: Prepared, answer: Answer) -> tuple[NDArray[np.uint8], tuple[Region, ...]]:
@@ -49,16 +53,33 @@ def segmented(contract: Contract, prepared: Prepared, answer: Answer) -> tuple[N
     for row in label_map.reshape(-1, label_map.shape[-1]):  # all at once would take eight bytes a pixel
         counts += np.bincount(row, minlength=len(counts))
     spacing = prepared.pixel_spacing_mm if label_map.ndim == 2 else None  # noqa: PLR2004 - a stack has a volume, no area
+    pixel_mm2, voxel_mm3 = None if spacing is None else _size_mm(*spacing), _voxel_mm3(contract, prepared)
     regions = [
         Region(
             label=label.name,
             value=value,
             is_positive=count > 0,
             pixel_count=count,
-            area_mm2=None if spacing is None else count * spacing[0] * spacing[1],
+            area_mm2=None if pixel_mm2 is None else count * pixel_mm2,
+            volume_mm3=None if voxel_mm3 is None else count * voxel_mm3,
             code=label.code,
             category=label.category,
         )
         for value, (label, count) in enumerate(zip(contract.labels, counts[1:].tolist(), strict=True), start=1)
     ]
     return label_map, tuple(regions)
+
+
+def _voxel_mm3(contract: Contract, prepared: Prepared) -> float | None:
+    """Volume of a pixel of a stack; None of one image, and where the files do not say it."""
+    study, geometry = cast("ImageInput", contract.input).study, prepared.geometry
+    if study is None or geometry is None or geometry.slice_spacing_mm is None:
+        return None
+    if study.maximum_gap > _EVEN:
+        return None
+    return _size_mm(*geometry.pixel_spacing_mm, geometry.slice_spacing_mm)
+
+
+def _size_mm(*lengths_mm: float) -> float | None:
+    """Their product; None where a length is none that anything in a patient has."""
+    return math.prod(lengths_mm) if min(lengths_mm) > _SHORTEST_MM and max(lengths_mm) < _LONGEST_MM else None

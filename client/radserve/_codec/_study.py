@@ -68,31 +68,33 @@ def every_image(contract: Contract, images: Iterable[Image], count: int, geometr
         msg = f"the study takes more than {MAX_STUDY_BYTES >> 30} GiB on the wire: give fewer images at a time"
         raise OutOfScopeError(msg)
     batch = np.empty((count, *tensor.dims), tensor.dtype.numpy)
-    placements: set[Placement] = set()
+    placements: list[Placement] = []
     origins = []
     are_blank = True
     for row, image in enumerate(images):
         batch[row], is_blank = render(image, described)
         are_blank = are_blank and is_blank
         size = image.values.shape[0], image.values.shape[1]
-        placements.add(placement_of(size, described, image.pixel_aspect))
+        placements.append(placement_of(size, described, image.pixel_aspect))
         origins.append((image.scope.sop_instance_uid, image.frame_number))
         if contract.task is Task.IMAGE_SEGMENTATION:
             _check_stack(count, size, placements)
     if are_blank:
         msg = "no image of the study has contrast: after windowing all pixels of each are the same"
         raise OutOfScopeError(msg)
+    are_alike = len(set(placements)) == 1
     return Prepared(
         inputs={tensor.name: batch},
         **_origin(origins),
-        placement=placements.pop() if len(placements) == 1 else None,
+        placement=placements[0] if are_alike else None,
+        placements=() if are_alike else tuple(placements),
         geometry=geometry,
         images=tuple(origins),
     )
 
 
-def _check_stack(count: int, size: tuple[int, int], placements: set[Placement]) -> None:
-    if len(placements) > 1:
+def _check_stack(count: int, size: tuple[int, int], placements: Sequence[Placement]) -> None:
+    if placements[-1] != placements[0]:
         msg = "Rows, Columns or the shape of pixels differ between the images: one label map cannot hold them"
         raise InconsistentSeriesError(msg)
     if count * size[0] * size[1] > MAX_STUDY_BYTES:

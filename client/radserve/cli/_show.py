@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _PROGRESS_FROM = 4
 _DOING = "predicting"
-_WHOLE_FROM = 99.5  # mm²: from here on three digits are a whole number
 _COLUMNS = ("input", "answer", "probability", "decision", "code", "version", "label map")
 
 
@@ -112,11 +111,8 @@ def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
 
 
 def extent(region: Region) -> str:
-    """Pixels, and the area to three digits: the smallest lesion has one that is not 0."""
-    if region.area_mm2 is None:
-        return f"{region.label}: {region.pixel_count} pixels"
-    area = f"{region.area_mm2:.0f}" if region.area_mm2 >= _WHOLE_FROM else f"{region.area_mm2:.3g}"
-    return f"{region.label}: {region.pixel_count} pixels ({area} mm²)"
+    """A region and how large it is."""
+    return f"{region.label}: {region.extent}"
 
 
 def _code(code: Code) -> Text:

@@ -36,29 +36,34 @@ def _require(library: str, what: str) -> None:
 
 
 @guarded
-def to_dicom_sr(result: Result, source: Source, *, segmentation: Dataset | None = None) -> Dataset:
+def to_dicom_sr(
+    result: Result, source: Source, *, segmentation: Dataset | None = None, study_instance_uid: str | None = None
+) -> Dataset:
     """A result as a Comprehensive 3D SR: TID 1500, with TID 4019 and a device observer (PS3.16), UNVERIFIED.
 
     Args:
         result: Any result.
         source: The DICOM file (path, content or data set), files or folder that the result
-            was made of, all of them. Of a generated text, which holds no SOP Instance UID,
-            a file of the study that the caller knows it to belong to.
+            was made of, all of them. Of a generated text, a file of the study that it is about.
         segmentation: What ``to_dicom_seg`` made of the same result, to refer to its segments.
+        study_instance_uid: Study Instance UID (0020,000D) that the source must have. A
+            generated text needs it: nothing in it says whose it is, so nobody but the
+            caller can know. Take it from where the text came from, not from the source.
 
     Returns:
         A new instance in a new series of the source's study; ``save_as`` writes it.
 
     Raises:
         MissingExtraError: The extra ``reports`` is not installed.
-        InputError: The result was made of something else, or of more than is given; or the
-            sources are of two studies.
+        InputError: The result was made of something else, or of more than is given; the
+            sources are of two studies, or of another than the one named; or none is named
+            for a generated text.
         DicomError: A source cannot be read, or does not say to which study it belongs.
     """
     _require("highdicom", "to_dicom_sr()")
     from radserve.reports._sr import structured_report  # noqa: PLC0415 - needs the extra
 
-    return structured_report(result, source, segmentation)
+    return structured_report(result, source, segmentation, study_instance_uid)
 
 
 @guarded
@@ -91,7 +96,9 @@ def to_secondary_capture(result: Classification | Segmentation, source: DicomSou
     "AI result, not reviewed", the model and what it found stand in a band above the
     picture, which hides none of it. The picture is shown by the file's first window. One of
     less than 512 columns is enlarged. Of a file of several frames, the one that shows most is
-    taken. Text that identifies the patient is neither added nor removed: Burned In Annotation is
+    taken. A study's evidence map is drawn over the image that it is of,
+    ``result.images[result.evidence.image]``; the study's other files are shown without it.
+    Text that identifies the patient is neither added nor removed: Burned In Annotation is
     the source's.
 
     Args:

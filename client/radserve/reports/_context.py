@@ -72,7 +72,7 @@ class Context:
     def of(cls, result: Result, source: Source, *, every: bool = True) -> Context:
         """Read the sources, and make sure that the result was made of them.
 
-        A text has no SOP Instance UID: only the caller knows to which study it belongs.
+        A text has no SOP Instance UID: ``to_dicom_sr`` has the caller name its study.
 
         Args:
             result: What is reported.

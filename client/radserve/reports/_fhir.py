@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 
+from radserve.contracts import Task
 from radserve.errors import InputError
 from radserve.reports._context import LOCAL_SCHEME, MANUFACTURER, NOT_REVIEWED
 from radserve.results import Classification, Finding, GeneratedText, Region, Result, Segmentation
@@ -26,6 +27,9 @@ _OTHER_SCHEMES = "urn:x-radserve:coding-scheme:"
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _INTERPRETATIONS = {"POS": "Positive", "NEG": "Negative", "IND": "Indeterminate"}
 _DEVICE = "model"
+# "Diagnostic Imaging Report" of PS3.16 CID 7000. Of a waveform or a text the contract does not say what was done.
+_IMAGING = {"coding": [{"system": _SYSTEMS["LN"], "code": "18748-4"}]}
+_IMAGING_TASKS = {Task.IMAGE_CLASSIFICATION, Task.IMAGE_SEGMENTATION}
 
 
 def diagnostic_report(result: Result, subject: str | None) -> dict[str, Any]:
@@ -34,10 +38,11 @@ def diagnostic_report(result: Result, subject: str | None) -> dict[str, Any]:
         {**_observation(result, number, subject), **content}
         for number, content in enumerate(_contents(result), start=1)
     ]
+    coding = _IMAGING if result.provenance.task in _IMAGING_TASKS else {}
     report = {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",
-        "code": {"text": f"{NOT_REVIEWED}: {result.model}"},
+        "code": {**coding, "text": f"{NOT_REVIEWED}: {result.model}"},
         "issued": result.provenance.created.isoformat(timespec="milliseconds"),
         **_subject(subject),
         "contained": [_device(result), *observations],
@@ -121,7 +126,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _region(region: Region) -> dict[str, Any]:
-    measured = {} if region.area_mm2 is None else {"valueQuantity": _quantity(region.area_mm2, "mm2", "mm2")}
+    size, unit = (region.area_mm2, "mm2") if region.volume_mm3 is None else (region.volume_mm3, "mm3")
+    measured = {} if size is None else {"valueQuantity": _quantity(size, unit, unit)}
     pixels = {"code": _local("PIXEL_COUNT", "Pixels of the region"), "valueInteger": region.pixel_count}
     return {
         "code": _concept(region.code, region.label),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve.dicom import DicomSource
+    from radserve.results import EvidenceMap
     from radserve.sources import Image
 
 _SERIES_NUMBER = 9003
@@ -49,7 +50,9 @@ def secondary_capture(result: Classification | Segmentation, source: DicomSource
             msg = "the map is not of the source's size: give the file as it was predicted"
             raise InputError(msg)
         picture = picture * (1 - opacity) + overlay * opacity
-    pixels = _captioned(np.rint(picture).clip(0, _8_BIT_MAX).astype(np.uint8), _lines(result))
+    pixels = _captioned(
+        np.rint(picture).clip(0, _8_BIT_MAX).astype(np.uint8), _lines(result, has_map=overlay is not None)
+    )
     reference = context.references[0]._replace(frame_numbers=() if number is None else (number,))
     return context.finish(_instance(result, dataset, reference, pixels), result)
 
@@ -61,9 +64,12 @@ def _overlay(
     frames = context.references[0].frame_numbers
     if isinstance(result, Classification):
         number = frames[0] if len(frames) == 1 else _most_probable(result, context)
-        if result.evidence is None:
+        evidence = _map_of(result, context)
+        if evidence is None:
             return number, None, 0.0
-        values = result.evidence.values
+        if evidence.image is not None:
+            number = result.images[evidence.image].frame_number
+        values = evidence.values
         return number, evidence_colours(values), _EVIDENCE_OPACITY * values[:, :, np.newaxis]
     label_map, number = result.label_map, frames[0] if frames else None
     if label_map.ndim == 3:  # noqa: PLR2004 - a stack
@@ -75,6 +81,15 @@ def _overlay(
         label_map = label_map[index]
     shown = (label_map > 0)[:, :, np.newaxis]
     return number, label_colours(label_map), _MASK_OPACITY * shown.astype(np.float32)
+
+
+def _map_of(result: Classification, context: Context) -> EvidenceMap | None:
+    """The evidence map, unless it is one of another file of the study."""
+    evidence = result.evidence
+    if evidence is None or evidence.image is None:
+        return evidence
+    uid = result.images[evidence.image].sop_instance_uid
+    return evidence if uid == str(context.references[0].sop_instance_uid) else None
 
 
 def _most_probable(result: Classification, context: Context) -> int | None:
@@ -106,19 +121,17 @@ def _display(image: Image) -> NDArray[np.float32]:
     return np.repeat(shown[:, :, np.newaxis] * np.float32(_8_BIT_MAX), 3, axis=2)
 
 
-def _lines(result: Classification | Segmentation) -> list[str]:
+def _lines(result: Classification | Segmentation, *, has_map: bool) -> list[str]:
     lines = [NOT_REVIEWED, f"{result.model} version {result.version}"]
     if isinstance(result, Classification):
         lines += [
             f"{finding.label}: {finding.probability:.3f}, {finding.decision}"
             for finding in result.findings[:_SHOWN_FINDINGS]
         ]
-        if result.evidence is not None:
+        if result.evidence is not None and has_map:
             lines.append(f"map: evidence for {result.evidence.label}")
     else:
-        for region in result.findings[:_SHOWN_FINDINGS]:
-            area = "" if region.area_mm2 is None else f", {region.area_mm2:.4g} mm2"
-            lines.append(f"{region.label}: {region.pixel_count} pixels{area}")
+        lines += [f"{region.label}: {region.extent}" for region in result.findings[:_SHOWN_FINDINGS]]
     return lines
 
 
@@ -132,7 +145,8 @@ def _captioned(pixels: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8]
     band = Picture.new("RGB", (columns, size * (len(lines) + 1) * 5 // 4))
     draw = ImageDraw.Draw(band)
     for index, line in enumerate(lines):
-        shown = line.encode("ascii", "replace").decode()  # the font has no other letters
+        plain = line.replace("mm²", "mm2").replace("mm³", "mm3")
+        shown = plain.encode("ascii", "replace").decode()  # the font has no other letters
         place = size // 2, size // 2 + index * size * 5 // 4
         draw.text(place, shown, fill=(255, 255, 0) if index == 0 else (255, 255, 255), font=font)
     return np.concatenate([np.asarray(band), pixels])

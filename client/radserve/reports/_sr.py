@@ -32,6 +32,10 @@ _DIGITS = 7  # of a single-precision number
 _CHINESE = re.compile("[\N{CJK UNIFIED IDEOGRAPH-4E00}-\N{CJK UNIFIED IDEOGRAPH-9FFF}]")
 _NO_UNITS = hd.CodedConcept("1", "UCUM", "no units")
 _PROBABILITY = hd.CodedConcept("122157", "DCM", "Probability")
+_AREA = hd.CodedConcept("42798000", "SCT", "Area")
+_VOLUME = hd.CodedConcept("118565006", "SCT", "Volume")  # PS3.16 CID 7472
+_MM2 = hd.CodedConcept("mm2", "UCUM", "square millimeter")
+_MM3 = hd.CodedConcept("mm3", "UCUM", "cubic millimeter")  # PS3.16 CID 7462
 _SOURCE = hd.CodedConcept("121112", "DCM", "Source of Measurement")
 _DECISION = hd.CodedConcept("DECISION", LOCAL_SCHEME, "Decision of the model")
 _POSITIVE = hd.CodedConcept("10828004", "SCT", "Positive")
@@ -40,9 +44,12 @@ _INDETERMINATE = hd.CodedConcept("82334004", "SCT", "Indeterminate")
 _LANGUAGES = {False: hd.CodedConcept("en", "RFC5646", "English"), True: hd.CodedConcept("zh", "RFC5646", "Chinese")}
 
 
-def structured_report(result: Result, source: Source, segmentation: Dataset | None) -> Dataset:
+def structured_report(
+    result: Result, source: Source, segmentation: Dataset | None, study_instance_uid: str | None
+) -> Dataset:
     """See ``radserve.reports.to_dicom_sr``."""
     context = Context.of(result, source)
+    _check_study(result, context, study_instance_uid)
     if segmentation is not None:
         _check_segmentation(result, context, segmentation)
     is_chinese = isinstance(result, GeneratedText) and bool(_CHINESE.search(result.text))
@@ -242,9 +249,9 @@ def _text(result: GeneratedText) -> _Group:
 def _sizes(region: Region) -> list[hd.Measurement]:
     pixels = hd.CodedConcept("{pixels}", "UCUM", "pixels")
     numbers = [hd.Measurement(name=_local("PIXEL_COUNT"), value=region.pixel_count, unit=pixels)]
-    if region.area_mm2 is not None:
-        area, unit = hd.CodedConcept("42798000", "SCT", "Area"), hd.CodedConcept("mm2", "UCUM", "square millimeter")
-        numbers.append(hd.Measurement(name=area, value=_rounded(region.area_mm2), unit=unit))
+    for name, size, unit in ((_AREA, region.area_mm2, _MM2), (_VOLUME, region.volume_mm3, _MM3)):
+        if size is not None:
+            numbers.append(hd.Measurement(name=name, value=_rounded(size), unit=unit))
     return numbers
 
 
@@ -266,6 +273,19 @@ def _local(value: str) -> hd.CodedConcept:
         "LOG_PROBABILITY": "Logarithm of the text's probability",
     }
     return hd.CodedConcept(value, LOCAL_SCHEME, meanings[value])
+
+
+def _check_study(result: Result, context: Context, study_instance_uid: str | None) -> None:
+    """Raises InputError unless the sources are of the study that the caller names."""
+    if study_instance_uid is None and isinstance(result, GeneratedText):
+        msg = (
+            "a text does not say whose it is: name the study that it is about with study_instance_uid=,"
+            " as the system says that the text came from"
+        )
+        raise InputError(msg)
+    if study_instance_uid not in (None, context.patient.StudyInstanceUID):
+        msg = "the source is not of the study that study_instance_uid= names: give a file of that study"
+        raise InputError(msg)
 
 
 def _check_segmentation(result: Result, context: Context, segmentation: Dataset) -> None:

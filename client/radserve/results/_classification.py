@@ -66,10 +66,13 @@ class EvidenceMap:
     Attributes:
         label: The label it speaks for.
         values: ``(rows, columns)`` float32 from 0 to 1, on the source image's grid; read-only.
+        image: Of a study, the place in its answer's ``images``, counted from 0, of the one
+            that this is a map of; None of a single image.
     """
 
     label: str
     values: NDArray[np.float32]
+    image: int | None = None
 
     @property
     def maximum(self) -> tuple[int, int] | None:
@@ -85,7 +88,7 @@ class EvidenceMap:
         """Plain values, as ``to_json`` writes them; the map itself is left out."""
         place = None if self.maximum is None else dict(zip(("row", "column"), self.maximum, strict=True))
         rows, columns = self.values.shape
-        return {"label": self.label, "rows": rows, "columns": columns, "maximum": place}
+        return {"label": self.label, "rows": rows, "columns": columns, "maximum": place, "image": self.image}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,9 @@ class Classification(Result):
 
     Attributes:
         findings: Every label of the model, most probable first.
-        evidence: The evidence map; None where the model gives none.
+        evidence: The evidence map; None where the model gives none. Of a study, that of the
+            image that speaks most for the study's most probable label, among those of which
+            it is the most probable one, too; None where there is none.
         images: Of a study, what was found in each image, in their order; empty for a single image.
     """
 
@@ -149,6 +154,7 @@ class Classification(Result):
         from radserve.results._pictures import evidence_colours  # noqa: PLC0415 - see above
 
         shown = self.evidence
+        which = "" if shown is None or shown.image is None else f", image {shown.image + 1} of {len(self.images)}"
         return View(
             title=f"{self.model} {self.version}",
             columns=("label", "probability", "decision", "threshold", "code"),
@@ -163,7 +169,7 @@ class Classification(Result):
                 for finding in self.findings
             ],
             note=self.provenance.intended_use,
-            pictures=[] if shown is None else [(f"evidence for {shown.label}", evidence_colours(shown.values))],
+            pictures=[] if shown is None else [(f"evidence for {shown.label}{which}", evidence_colours(shown.values))],
         )
 
     def _content(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from radserve.contracts import Task
     from radserve.errors import RadserveError
     from radserve.reports import Dataset, DicomSource
     from radserve.results._display import View
@@ -25,6 +26,7 @@ class Provenance:
     """Where an answer comes from.
 
     Attributes:
+        task: What the model does.
         intended_use: What the model may be used for; show it with the answer.
         model_sha256: Hash of the trained model file.
         contract_sha256: Hash of the contract that prepared the input.
@@ -36,6 +38,7 @@ class Provenance:
         created: When the answer came, UTC.
     """
 
+    task: Task
     intended_use: str
     model_sha256: str
     contract_sha256: str
@@ -48,6 +51,7 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them."""
         return {
+            "task": self.task.value,
             "intended_use": self.intended_use,
             "model_sha256": self.model_sha256,
             "contract_sha256": self.contract_sha256,
@@ -102,12 +106,16 @@ class Result(ABC):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_dicom_sr(
-        self, source: DicomSource | Sequence[DicomSource], *, segmentation: Dataset | None = None
+        self,
+        source: DicomSource | Sequence[DicomSource],
+        *,
+        segmentation: Dataset | None = None,
+        study_instance_uid: str | None = None,
     ) -> Dataset:
         """The result as a DICOM structured report; see ``radserve.reports.to_dicom_sr``."""
         from radserve import reports  # noqa: PLC0415 - needs pydicom and an extra
 
-        return reports.to_dicom_sr(self, source, segmentation=segmentation)
+        return reports.to_dicom_sr(self, source, segmentation=segmentation, study_instance_uid=study_instance_uid)
 
     def to_fhir(self, *, subject: str | None = None) -> dict[str, Any]:
         """The result as a FHIR R4 DiagnosticReport; see ``radserve.reports.to_fhir``."""

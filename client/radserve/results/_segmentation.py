@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from radserve.results._display import View
     from radserve.sources import Geometry
 
-_AREA_DIGITS = 6
+_SIZE_DIGITS = 6
+_WHOLE_FROM = 99.5  # from here on three digits are a whole number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,12 @@ class Region:
         value: Its value in the label map.
         is_positive: Whether any pixel has it.
         pixel_count: How many do, on the source image's grid.
-        area_mm2: Their area, square millimetres, not rounded; None where the file states
-            no Pixel Spacing.
+        area_mm2: Of one image, their area, square millimetres, not rounded; None of a
+            stack, and where the file states no Pixel Spacing, or an impossible one.
+        volume_mm3: Of a stack, their volume, cubic millimetres, not rounded: pixels times
+            area and mean distance of all slices. None of one image, where the images form
+            no even, upright stack in the patient, and where the model accepts distances
+            that differ by more than a tenth.
         code: What the label means, coded.
         category: What kind of thing it is: Segmented Property Category (PS3.16 CID 7150);
             None where the contract does not say it.
@@ -42,24 +47,46 @@ class Region:
     is_positive: bool
     pixel_count: int
     area_mm2: float | None
+    volume_mm3: float | None = None
     code: Code
     category: Code | None = None
+
+    @property
+    def extent(self) -> str:
+        """How large it is, for people: pixels, and the area or volume to three digits or the whole unit."""
+        pixels = f"{self.pixel_count} pixels"
+        size, unit = (self.area_mm2, "mm²") if self.volume_mm3 is None else (self.volume_mm3, "mm³")
+        return pixels if size is None else f"{pixels} ({_told(size)} {unit})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``to_json`` writes them.
 
-        ``area_mm2`` is rounded to six significant digits, not decimals: the error is
-        below a millionth of the area however small the pixels are, far below that of
-        any outline, and ``pixel_count`` is exact.
+        ``area_mm2`` and ``volume_mm3`` are rounded to six significant digits, not
+        decimals: the error is below a millionth of the size however small the pixels
+        are, far below that of any outline, and ``pixel_count`` is exact.
         """
         return {
             "label": self.label,
             "value": self.value,
             "is_positive": self.is_positive,
             "pixel_count": self.pixel_count,
-            "area_mm2": None if self.area_mm2 is None else float(f"{self.area_mm2:.{_AREA_DIGITS}g}"),
-            "code": {"value": self.code.value, "scheme": self.code.scheme, "meaning": self.code.meaning},
+            "area_mm2": _rounded(self.area_mm2),
+            "volume_mm3": _rounded(self.volume_mm3),
+            "code": _plain(self.code),
+            "category": None if self.category is None else _plain(self.category),
         }
+
+
+def _rounded(size: float | None) -> float | None:
+    return None if size is None else float(f"{size:.{_SIZE_DIGITS}g}")
+
+
+def _plain(code: Code) -> dict[str, str]:
+    return {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}
+
+
+def _told(size: float) -> str:
+    return f"{size:.0f}" if size >= _WHOLE_FROM else f"{size:.3g}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -79,7 +106,7 @@ class Segmentation(Result):
     geometry: Geometry | None = None
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{region.label} {region.pixel_count} pixels" for region in self.findings[:SHOWN_FINDINGS])
+        shown = ", ".join(f"{region.label} {region.extent}" for region in self.findings[:SHOWN_FINDINGS])
         return f"<Segmentation by {self.model} {self.version}: {shown}>"
 
     def to_dicom_seg(self, source: DicomSource | Sequence[DicomSource]) -> Dataset:
@@ -98,21 +125,23 @@ class Segmentation(Result):
         from radserve.results._display import View  # noqa: PLC0415 - brings NumPy
         from radserve.results._pictures import label_colours  # noqa: PLC0415 - see above
 
-        shown, caption = self.label_map, "label map"
+        shown, caption, measure = self.label_map, "label map", "area, mm²"
         if shown.ndim > 2:  # noqa: PLR2004 - rows and columns
             index = int((shown > 0).sum(axis=(1, 2)).argmax())
             shown, caption = shown[index], f"label map, image {index + 1} of {len(shown)}"
+            measure = "volume, mm³"
         return View(
             title=f"{self.model} {self.version}",
-            columns=("label", "pixels", "area, mm²", "code"),
+            columns=("label", "pixels", measure, "code"),
             rows=[
                 (
                     region.label,
                     str(region.pixel_count),
-                    "" if region.area_mm2 is None else f"{region.area_mm2:.4g}",
+                    "" if size is None else _told(size),
                     f"{region.code.meaning} ({region.code.scheme} {region.code.value})",
                 )
                 for region in self.findings
+                for size in [region.area_mm2 if region.volume_mm3 is None else region.volume_mm3]
             ],
             note=self.provenance.intended_use,
             pictures=[(caption, label_colours(shown))],
