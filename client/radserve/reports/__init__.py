@@ -117,6 +117,9 @@ def to_secondary_capture(result: Classification | Segmentation, source: DicomSou
 def to_fhir(result: Result, *, subject: str | None = None) -> dict[str, Any]:
     """A result as a FHIR R4 DiagnosticReport, status preliminary, with one contained Observation for each finding.
 
+    Of images its code is LOINC 18748-4 (PS3.16 CID 7000, Diagnostic Imaging Report). Of
+    waveforms and texts it is text alone: no contract says which examination they are of.
+
     Args:
         result: Any result.
         subject: Reference to the patient, such as ``"Patient/123"``: the result does not know it.
