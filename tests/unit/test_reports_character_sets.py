@@ -90,7 +90,7 @@ def test_chinese_labels_are_kept_in_every_report(declared: str | None, tmp_path:
     made = finding("病变", code=code)
     path = tmp_path / "sr.dcm"
     classification(file, findings=(made,)).to_dicom_sr(file).save_as(path, enforce_file_format=True)
-    assert dsrdump(path).count("病变") == 2
+    assert dsrdump(path).count("病变") == 3  # tracking identifier, finding, evaluation
 
 
 @pytest.mark.parametrize(

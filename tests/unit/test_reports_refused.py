@@ -56,6 +56,23 @@ def test_whose_a_text_is_the_caller_has_to_say() -> None:
         assert other not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changed", "refusal"),
+    [
+        ({"PatientID": "2.25.2"}, "more than one study or patient"),
+        ({"StudyInstanceUID": "2.25.2"}, "more than one study or patient"),
+        ({"PatientName": "Somebody^Else"}, "there twice"),
+    ],
+)
+def test_two_sources_that_claim_to_be_one_are_refused(changed: dict[str, str], refusal: str) -> None:
+    one, two = generated("ct_lesion"), generated("ct_lesion", **changed)
+    answer = segmentation(drawn(one.Rows, one.Columns), one)
+    for sources in ([one, two], [two, one]):
+        for attempt in _attempts(answer, sources):
+            with pytest.raises(InputError, match=refusal):
+                attempt()
+
+
 def test_all_sources_of_a_result_are_wanted() -> None:
     files = [generated("ct_lesion", SOPInstanceUID=f"2.25.{number}") for number in (1, 2)]
     with pytest.raises(InputError, match="made of 2 DICOM files, 1 are given"):

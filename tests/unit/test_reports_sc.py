@@ -16,6 +16,7 @@ from support.answers import classification, content, drawn, finding, generated, 
 from support.validators import dciodvfy_errors, errors_of
 
 from radserve import EvidenceMap, ImageFindings
+from radserve.contracts import Code
 from radserve.errors import InputError, OutOfScopeError
 
 if TYPE_CHECKING:
@@ -95,24 +96,52 @@ def test_the_evidence_is_brightest_where_the_map_is() -> None:
     assert np.argwhere((found != plain).any(axis=-1)).tolist() == [[40, 50]]
 
 
-def test_the_warning_stands_above_the_picture() -> None:
-    file = generated("chest_xray")
-    pixels = explained(file, (40, 50)).to_secondary_capture(file).pixel_array
-    band = pixels[: -int(file.Rows) * (pixels.shape[1] // int(file.Columns))]
-    lines = (
+def stands_above(line: str, capture: Dataset, source: Dataset, channel: int = 2) -> bool:
+    """Whether a line of text, or as much of it as is 180 pixels wide, is in the band."""
+    pixels: NDArray[np.uint8] = capture.pixel_array
+    band = pixels[: -int(source.Rows) * (pixels.shape[1] // int(source.Columns))]
+    font = ImageFont.load_default(16)
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(line))
+    stencil = Image.new("RGB", (right - left, bottom - top))
+    colour = (255, 255, 0) if channel == 0 else (255, 255, 255)
+    ImageDraw.Draw(stencil).text((-left, -top), line, fill=colour, font=font)
+    wanted = np.asarray(stencil)[:, :, channel]
+    places = sliding_window_view(band[:, :200, channel], (wanted.shape[0], min(wanted.shape[1], 180)))
+    return bool((places == wanted[:, :180]).all(axis=(2, 3)).any())
+
+
+@pytest.mark.parametrize(
+    ("line", "channel"),
+    [
         ("AI result, not reviewed", 0),
         ("pneumothorax: 0.938, positive", 2),
         ("map: evidence for pneumothorax", 2),
-    )
-    for line, channel in lines:
-        font = ImageFont.load_default(16)
-        left, top, right, bottom = (int(edge) for edge in font.getbbox(line))
-        stencil = Image.new("RGB", (right - left, bottom - top))
-        colour = (255, 255, 0) if channel == 0 else (255, 255, 255)
-        ImageDraw.Draw(stencil).text((-left, -top), line, fill=colour, font=font)
-        wanted = np.asarray(stencil)[:, :, channel]
-        places = sliding_window_view(band[:, :200, channel], (wanted.shape[0], min(wanted.shape[1], 180)))
-        assert (places == wanted[:, :180]).all(axis=(2, 3)).any(), line
+    ],
+)
+def test_the_warning_stands_above_the_picture(line: str, channel: int) -> None:
+    file = generated("chest_xray")
+    assert stands_above(line, explained(file, (40, 50)).to_secondary_capture(file), file, channel)
+
+
+@pytest.mark.parametrize(("meaning", "name"), [("Lung lesion", "Lung lesion"), ("病变", "99TEST LESION")])
+def test_a_label_in_letters_that_the_font_lacks_is_named_by_its_code(meaning: str, name: str) -> None:
+    file = generated("chest_xray")
+    made = finding("病变", code=Code(value="LESION", scheme="99TEST", meaning=meaning))
+    evidence = EvidenceMap(label="病变", values=np.zeros((file.Rows, file.Columns), np.float32))
+    capture = classification(file, findings=(made,), evidence=evidence).to_secondary_capture(file)
+    assert stands_above(f"{name}: 0.938, positive", capture, file)
+    assert stands_above(f"map: evidence for {name}", capture, file)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "ratio"),
+    [([0.5, 1.5], [1, 3]), ([1.25, 1], [5, 4]), ([0.7, 0.7], None), ([0.7, 0.7000001], None), ([1, 1e9], None)],
+)
+def test_pixels_that_are_not_square_are_told(spacing: list[float], ratio: list[int] | None, tmp_path: Path) -> None:
+    file = generated("ct_lesion", PixelSpacing=spacing)
+    path = saved(classification(file).to_secondary_capture(file), tmp_path)
+    assert dciodvfy_errors(path) == []
+    assert pydicom.dcmread(path).get("PixelAspectRatio") == ratio
 
 
 def test_a_small_picture_is_enlarged_a_large_one_is_not() -> None:
@@ -149,6 +178,14 @@ def test_of_a_stack_the_slice_given_is_shown() -> None:
         assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == file.SOPInstanceUID
     with pytest.raises(InputError, match="one of the files"):
         answer.to_secondary_capture(files)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_of_a_study_of_frames_and_files_no_picture_is_guessed(given: int) -> None:
+    files = cine(), generated("breast_ultrasound", SOPInstanceUID="2.25.1")
+    answer = segmentation(drawn(4, files[0].Rows, files[0].Columns), *files, frames=(1, 2, 3))
+    with pytest.raises(InputError, match="predict one multi-frame file at a time"):
+        answer.to_secondary_capture(files[given])
 
 
 def cine() -> Dataset:

@@ -10,7 +10,10 @@ import pydicom
 import pytest
 from pydicom.uid import UltrasoundMultiFrameImageStorage
 from support.answers import (
+    LESION,
+    LIVER,
     NORMAL,
+    PNEUMOTHORAX,
     classification,
     content,
     drawn,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("chest_xray", "ct_lesion", "brain_mri", "breast_ultrasound", "ecg_rhythm")
 IMAGING_MEASUREMENTS = "126010"
+PRESENT, ABSENT, UNDETERMINED = "52101004", "272519000", "373068000"  # PS3.16 CID 240
 
 
 def again(report: Dataset, folder: Path) -> Dataset:
@@ -82,18 +86,29 @@ def test_validators_accept_the_report_of_each_kind_of_source(name: str, tmp_path
     assert (source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID) == (file.SOPClassUID, file.SOPInstanceUID)
 
 
-def test_each_finding_is_told_with_code_probability_threshold_and_decision(tmp_path: Path) -> None:
+def test_each_finding_is_told_with_code_probability_threshold_and_presence(tmp_path: Path) -> None:
     file = generated("chest_xray")
     banded = finding("normal", 0.45, is_indeterminate=True, indeterminate=(0.4, 0.6))
     read = again(classification(file, findings=(finding(), banded)).to_dicom_sr(file), tmp_path)
     first, second = map(said, groups(read))
-    assert first["121071"] == "36118008"
-    assert (first["122157"], first["THRESHOLD"], first["DECISION"]) == (0.9375, 0.5, "10828004")
-    assert second["121071"] == NORMAL.value
+    assert first["121071"] == PNEUMOTHORAX.value
+    assert (first["122157"], first["THRESHOLD"], first[PNEUMOTHORAX.value]) == (0.9375, 0.5, PRESENT)
     assert (second["122157"], second["BAND_FROM"], second["BAND_BELOW"]) == (0.45, 0.4, 0.6)
-    assert second["DECISION"] == "82334004"
-    negative = again(classification(file, findings=(finding("normal", 0.1),)).to_dicom_sr(file), tmp_path)
-    assert said(groups(negative)[0])["DECISION"] == "260385009"
+    assert second[NORMAL.value] == UNDETERMINED
+
+
+def test_who_lists_findings_is_told_of_none_that_is_not_present(tmp_path: Path) -> None:
+    file = generated("chest_xray")
+    banded = finding("normal", 0.45, is_indeterminate=True, indeterminate=(0.4, 0.6))
+    read = again(classification(file, findings=(finding(probability=0.1), banded)).to_dicom_sr(file), tmp_path)
+    assert dciodvfy_errors(tmp_path / "sr.dcm") == []
+    assert "Finding" not in dsrdump(tmp_path / "sr.dcm")
+    negative, undetermined = map(said, groups(read))
+    assert (negative["112039"], negative[PNEUMOTHORAX.value]) == ("pneumothorax", ABSENT)
+    assert undetermined[NORMAL.value] == UNDETERMINED
+    content = hd.sr.srread(tmp_path / "sr.dcm").content
+    assert isinstance(content, hd.sr.MeasurementReport)
+    assert [group.finding_type for group in content.get_image_measurement_groups()] == [None, None]
 
 
 def test_it_is_unverified_preliminary_and_by_a_device_that_is_the_model(tmp_path: Path) -> None:
@@ -231,7 +246,9 @@ def test_regions_without_a_segmentation_or_without_pixels_are_told_all_the_same(
     for seg in (None, answer.to_dicom_seg(file)):
         read = again(answer.to_dicom_sr(file, segmentation=seg), tmp_path)
         assert dciodvfy_errors(tmp_path / "sr.dcm") == []
-        assert [said(group)["DECISION"] for group in groups(read)] == ["10828004", "260385009"]
+        liver, lesion = map(said, groups(read))
+        assert (liver["121071"], liver[LIVER.value]) == (LIVER.value, PRESENT)
+        assert (lesion.get("121071"), lesion[LESION.value]) == (None, ABSENT)
 
 
 def test_of_a_study_each_finding_refers_to_the_images_that_show_it(tmp_path: Path) -> None:

@@ -98,11 +98,37 @@ def test_the_label_map_of_a_series_comes_back_by_instance(tmp_path: Path) -> Non
     assert "42798000" not in dsrdump(path)
 
 
+@pytest.mark.parametrize("differs", [1e-7, 4e-4])
+def test_orientations_that_are_rounded_differently_are_one(differs: float, tmp_path: Path) -> None:
+    slices = series()
+    for number, one in enumerate(slices):
+        one.ImageOrientationPatient = [1, differs * (number % 2), 0, 0, 1, 0]
+    result = answered(slices, Task.IMAGE_SEGMENTATION)
+    read = hd.seg.segread(written(result.to_dicom_seg(slices), tmp_path / "seg.dcm"))
+    volume = read.get_volume(combine_segments=True)
+    assert volume.spacing == pytest.approx((5, 1, 1))
+    shown = DRAWN[DRAWN.any(axis=(1, 2))]  # slices of nothing have no frame
+    assert any(np.array_equal(found, shown) for found in (volume.array, volume.array[::-1]))
+
+
+@pytest.mark.parametrize("thickness", [None, ""])
+def test_the_distance_between_slices_stands_in_for_a_thickness_not_told(thickness: str | None, tmp_path: Path) -> None:
+    slices = stack(np.array(LEVELS)[DRAWN], spacing_mm=(10 / 3, 1.0, 1.0), **STUDY)
+    for one in slices:
+        one.SliceThickness = thickness
+    result = answered(slices, Task.IMAGE_SEGMENTATION)
+    read = hd.seg.segread(written(result.to_dicom_seg(slices), tmp_path / "seg.dcm"))
+    assert read.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+    measures = read.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == pytest.approx(10 / 3)
+    assert read.get_volume(combine_segments=True).spacing == pytest.approx((10 / 3, 1, 1))
+
+
 @pytest.mark.parametrize("place", ["known", "unknown"])
 def test_the_label_map_of_a_multi_frame_file_comes_back_by_frame(place: str, tmp_path: Path) -> None:
     whole = frames()
-    if place == "known":
-        whole.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = 5
+    if place == "unknown":
+        del whole.FrameOfReferenceUID
     result = answered(whole, Task.IMAGE_SEGMENTATION)
     assert result.provenance.frame_numbers == (1, 2, 3, 4, 5, 6)
     read = hd.seg.segread(written(result.to_dicom_seg(whole), tmp_path / "seg.dcm"))

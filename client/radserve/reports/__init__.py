@@ -41,6 +41,10 @@ def to_dicom_sr(
 ) -> Dataset:
     """A result as a Comprehensive 3D SR: TID 1500, with TID 4019 and a device observer (PS3.16), UNVERIFIED.
 
+    Each label has a group, whose qualitative evaluation says by the label's code that it is
+    Present, Absent or Undetermined (CID 240). Only a group of what is present also names it
+    as its Finding (121071, DCM), so that no list of findings holds a negative.
+
     Args:
         result: Any result.
         source: The DICOM file (path, content or data set), files or folder that the result
@@ -72,7 +76,9 @@ def to_dicom_seg(result: Segmentation, source: Source) -> Dataset:
 
     Segment numbers are the regions' values; a label that is nowhere has a segment without
     frames. Where the sources give position, orientation, spacing, slice thickness and frame
-    of reference, the frames have these, too; else they are tied to the source's pixels alone.
+    of reference, the frames have these, too (the orientation is the first image's, and the
+    distance between slices stands in for a slice thickness that is not told); else they are tied to
+    the source's pixels alone.
 
     Args:
         result: A segmentation.
@@ -95,8 +101,9 @@ def to_secondary_capture(result: Classification | Segmentation, source: DicomSou
 
     "AI result, not reviewed", the model and what it found stand in a band above the
     picture, which hides none of it. The picture is shown by the file's first window. One of
-    less than 512 columns is enlarged. Of a file of several frames, the one that shows most is
-    taken. A study's evidence map is drawn over the image that it is of,
+    less than 512 columns is enlarged; Pixel Aspect Ratio is the source's. Of a file of
+    several frames, the one that shows most is taken. A study's evidence map is drawn over
+    the image that it is of,
     ``result.images[result.evidence.image]``; the study's other files are shown without it.
     Text that identifies the patient is neither added nor removed: Burned In Annotation is
     the source's.

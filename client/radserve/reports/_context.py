@@ -93,11 +93,11 @@ class Context:
             for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
                 if not dataset.get(keyword):
                     raise MissingAttributeError(keyword, "without it no report can refer to the file")
-        if not isinstance(result, GeneratedText):
-            datasets = _in_order(datasets, result, every=every)
         if len({_study(dataset) for dataset in datasets}) > 1:
             msg = "the sources are of more than one study or patient: a report belongs to one"
             raise InputError(msg)
+        if not isinstance(result, GeneratedText):
+            datasets = _in_order(datasets, result, every=every)
         declared = character_set(datasets[0])
         return cls(
             sources=tuple(datasets),
@@ -184,6 +184,9 @@ def _in_order(datasets: Sequence[Dataset], result: Result, *, every: bool) -> li
         msg = "the result was not made of a DICOM file: no study is known that a report of it belongs to"
         raise InputError(msg)
     by_uid = {str(dataset.SOPInstanceUID): dataset for dataset in datasets}
+    if len(by_uid) < len(datasets):
+        msg = "a source is there twice (SOPInstanceUID): give each one once"
+        raise InputError(msg)
     if not by_uid.keys() <= expected.keys():
         msg = "the result was not made of this source: a report would go to another study, or another patient"
         raise InputError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve.dicom import DicomSource
-    from radserve.results import EvidenceMap
+    from radserve.results import EvidenceMap, Region
     from radserve.sources import Image
 
 _SERIES_NUMBER = 9003
@@ -31,6 +32,7 @@ _MASK_OPACITY = 0.4
 _EVIDENCE_OPACITY = 0.6
 _8_BIT_MAX = 255
 _SHOWN_FINDINGS = 5
+_LARGEST_ASPECT, _ASPECT_DENOMINATOR = 100, 1000
 _COMPRESSION = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _IMAGE_ATTRIBUTES = ("BurnedInAnnotation", *_COMPRESSION)
 
@@ -54,7 +56,19 @@ def secondary_capture(result: Classification | Segmentation, source: DicomSource
         np.rint(picture).clip(0, _8_BIT_MAX).astype(np.uint8), _lines(result, has_map=overlay is not None)
     )
     reference = context.references[0]._replace(frame_numbers=() if number is None else (number,))
-    return context.finish(_instance(result, dataset, reference, pixels), result)
+    capture = _instance(result, dataset, reference, pixels)
+    if ratio := _aspect_ratio(image):
+        capture.PixelAspectRatio = ratio
+    return context.finish(capture, result)
+
+
+def _aspect_ratio(image: Image) -> list[int] | None:
+    """Height and width of a pixel (PS3.3 C.7.6.3.1.7); None of square ones, or where the file says nothing sane."""
+    aspect = image.pixel_aspect
+    if aspect is None or not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
+        return None
+    ratio = Fraction(aspect).limit_denominator(_ASPECT_DENOMINATOR)
+    return None if ratio == 1 else [ratio.numerator, ratio.denominator]
 
 
 def _overlay(
@@ -75,6 +89,12 @@ def _overlay(
     if label_map.ndim == 3:  # noqa: PLR2004 - a stack
         uids = list(dict.fromkeys(result.provenance.sop_instance_uids))
         index = uids.index(str(context.references[0].sop_instance_uid))
+        if len(label_map) != len(frames or uids):
+            msg = (
+                "the study holds several files, one of them of several frames: the result does not say which images"
+                " of the label map are this file's; predict one multi-frame file at a time"
+            )
+            raise InputError(msg)
         if frames:  # of one file: the frame that shows most
             index = int(np.count_nonzero(label_map, axis=(1, 2)).argmax())
             number = frames[index]
@@ -125,14 +145,21 @@ def _lines(result: Classification | Segmentation, *, has_map: bool) -> list[str]
     lines = [NOT_REVIEWED, f"{result.model} version {result.version}"]
     if isinstance(result, Classification):
         lines += [
-            f"{finding.label}: {finding.probability:.3f}, {finding.decision}"
+            f"{_name(finding)}: {finding.probability:.3f}, {finding.decision}"
             for finding in result.findings[:_SHOWN_FINDINGS]
         ]
         if result.evidence is not None and has_map:
-            lines.append(f"map: evidence for {result.evidence.label}")
+            explained = next(each for each in result.findings if each.label == result.evidence.label)
+            lines.append(f"map: evidence for {_name(explained)}")
     else:
-        lines += [f"{region.label}: {region.extent}" for region in result.findings[:_SHOWN_FINDINGS]]
+        lines += [f"{_name(region)}: {region.extent}" for region in result.findings[:_SHOWN_FINDINGS]]
     return lines
+
+
+def _name(found: Finding | Region) -> str:
+    """Its label, or what its code means or is, in letters that the font has: ASCII."""
+    code = f"{found.code.scheme} {found.code.value}"
+    return next((name for name in (found.label, found.code.meaning) if name.isascii()), code)
 
 
 def _captioned(pixels: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8]:

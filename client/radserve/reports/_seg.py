@@ -9,6 +9,7 @@ import highdicom.seg
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import format_number_as_ds
 
 from radserve.errors import InputError
 from radserve.reports._context import LOCAL_SCHEME, MANUFACTURER, Context, new_uid
@@ -37,9 +38,12 @@ def segmentation_image(result: Segmentation, source: Source) -> Dataset:
         if (dataset.get("Rows"), dataset.get("Columns")) != (rows, columns):
             msg = "the label map is not of the source's size: give the files as they were predicted"
             raise InputError(msg)
-    planes = [_plane(dataset, number) for dataset, number in images]
+    spacing_mm = result.geometry.slice_spacing_mm if result.geometry else None
+    planes = [_plane(dataset, number, spacing_mm) for dataset, number in images]
     has_geometry = all(planes)
-    if not has_geometry:
+    if has_geometry:  # open_series lets orientations differ by how they are rounded, highdicom does not
+        planes = [{**plane, "ImageOrientationPatient": planes[0]["ImageOrientationPatient"]} for plane in planes]
+    else:
         planes = _placeless(len(planes))
     stand_ins = [_stand_in(context, plane, rows, columns) for plane in planes]
     report = highdicom.seg.Segmentation(
@@ -83,8 +87,11 @@ def _images(result: Segmentation, context: Context) -> list[tuple[Dataset, int |
     return images
 
 
-def _plane(dataset: Dataset, number: int | None) -> dict[str, object]:
-    """Image Plane and Frame of Reference (PS3.3 C.7.6.2, C.7.4.1); empty unless all of it is there."""
+def _plane(dataset: Dataset, number: int | None, spacing_mm: float | None) -> dict[str, object]:
+    """Image Plane and Frame of Reference (PS3.3 C.7.6.2, C.7.4.1); empty unless all of it is there.
+
+    A source may leave Slice Thickness out, highdicom may not: the distance between slices stands in.
+    """
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     groups = [*frames[(number or 1) - 1 : number or 1], *(dataset.get("SharedFunctionalGroupsSequence") or ())]
     found: dict[str, object] = {"FrameOfReferenceUID": dataset.get("FrameOfReferenceUID")}
@@ -94,6 +101,8 @@ def _plane(dataset: Dataset, number: int | None) -> dict[str, object]:
         if holder is None and number is None:
             holder = dataset
         found[keyword] = None if holder is None else holder.get(keyword)
+    if found["SliceThickness"] in (None, "") and spacing_mm is not None:
+        found["SliceThickness"] = format_number_as_ds(spacing_mm)
     return found if all(value not in (None, "") for value in found.values()) else {}
 
 

@@ -37,10 +37,10 @@ _VOLUME = hd.CodedConcept("118565006", "SCT", "Volume")  # PS3.16 CID 7472
 _MM2 = hd.CodedConcept("mm2", "UCUM", "square millimeter")
 _MM3 = hd.CodedConcept("mm3", "UCUM", "cubic millimeter")  # PS3.16 CID 7462
 _SOURCE = hd.CodedConcept("121112", "DCM", "Source of Measurement")
-_DECISION = hd.CodedConcept("DECISION", LOCAL_SCHEME, "Decision of the model")
-_POSITIVE = hd.CodedConcept("10828004", "SCT", "Positive")
-_NEGATIVE = hd.CodedConcept("260385009", "SCT", "Negative")
-_INDETERMINATE = hd.CodedConcept("82334004", "SCT", "Indeterminate")
+# PS3.16 CID 240, Present-Absent
+_PRESENT = hd.CodedConcept("52101004", "SCT", "Present")
+_ABSENT = hd.CodedConcept("272519000", "SCT", "Absent")
+_UNDETERMINED = hd.CodedConcept("373068000", "SCT", "Undetermined")
 _LANGUAGES = {False: hd.CodedConcept("en", "RFC5646", "English"), True: hd.CodedConcept("zh", "RFC5646", "Chinese")}
 
 
@@ -167,29 +167,30 @@ def _of_label(image: ImageFindings, label: str) -> Finding:
 
 
 def _finding(result: Classification, context: Context, finding: Finding) -> _Group:
-    decision = _POSITIVE if finding.is_positive else _INDETERMINATE if finding.is_indeterminate else _NEGATIVE
+    presence = _PRESENT if finding.is_positive else _UNDETERMINED if finding.is_indeterminate else _ABSENT
     numbers = [_number(_PROBABILITY, finding.probability), _number(_local("THRESHOLD"), finding.threshold)]
     if finding.indeterminate is not None:
         lower, upper = finding.indeterminate
         numbers += [_number(_local("BAND_FROM"), lower), _number(_local("BAND_BELOW"), upper)]
-    return _group(_common(result, finding.label, finding.code, decision, numbers), _carriers(result, context, finding))
+    return _group(_common(result, finding.label, finding.code, presence, numbers), _carriers(result, context, finding))
 
 
 def _region(result: Segmentation, context: Context, region: Region) -> _Group:
-    decision = _POSITIVE if region.is_positive else _NEGATIVE
-    return _group(_common(result, region.label, region.code, decision, _sizes(region)), context.references)
+    presence = _PRESENT if region.is_positive else _ABSENT
+    return _group(_common(result, region.label, region.code, presence, _sizes(region)), context.references)
 
 
 def _common(
-    result: Result, label: str, code: Code, decision: hd.CodedConcept, numbers: Sequence[hd.Measurement]
+    result: Result, label: str, code: Code, presence: hd.CodedConcept, numbers: Sequence[hd.Measurement]
 ) -> dict[str, Any]:
-    """What the templates of all groups have."""
+    """What the templates of all groups have; only what is present is a Finding (121071, DCM)."""
+    concept = hd.CodedConcept(code.value, code.scheme, code.meaning)
     return {
         "tracking_identifier": hd.TrackingIdentifier(identifier=label, uid=new_uid()),
-        "finding_type": hd.CodedConcept(code.value, code.scheme, code.meaning),
+        "finding_type": concept if presence == _PRESENT else None,
         "algorithm_id": _algorithm(result),
         "measurements": numbers,
-        "qualitative_evaluations": [hd.QualitativeEvaluation(name=_DECISION, value=decision)],
+        "qualitative_evaluations": [hd.QualitativeEvaluation(name=concept, value=presence)],
     }
 
 
@@ -215,7 +216,7 @@ def _add_waveforms(report: hd.Comprehensive3DSR, context: Context) -> None:
 
 def _segment(result: Segmentation, context: Context, region: Region, segmentation: Dataset) -> _Group:
     """TID 1410 of one image, by its frame; TID 1411 of a stack, by its segment."""
-    common = _common(result, region.label, region.code, _POSITIVE, _sizes(region))
+    common = _common(result, region.label, region.code, _PRESENT, _sizes(region))
     tracked = segmentation.SegmentSequence[region.value - 1]
     common["tracking_identifier"] = hd.TrackingIdentifier(identifier=region.label, uid=tracked.TrackingUID)
     images = [hd.SourceImageForSegmentation(*each[:2], list(each.frame_numbers) or None) for each in context.references]
