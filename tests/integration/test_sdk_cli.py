@@ -280,6 +280,17 @@ def test_health_is_the_exit_status(server: EmbeddedServer, radserve: Run) -> Non
     assert "nope" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["models", "health"])
+def test_the_environment_says_what_no_option_says(
+    server: EmbeddedServer, radserve: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("RADSERVE_ENDPOINTS", server.grpc_url)
+    assert radserve(command).returncode == 0
+    monkeypatch.setenv("RADSERVE_TIMEOUT_S", "1e-6")
+    assert "the 1e-06 s allowed are over" in radserve(command).stderr
+    assert radserve(command, "--timeout", "20").returncode == 0
+
+
 @pytest.mark.parametrize("command", [("predict", "chest_xray", CT), ("models",), ("health",)])
 def test_no_server_is_one_line_and_exit_status_1(command: tuple[str, ...], radserve: Run) -> None:
     done = radserve(*command, "--url", "127.0.0.1:9", "--timeout", "2")

@@ -225,7 +225,10 @@ def test_tls_and_mutual_tls_connect_and_nothing_falls_back_to_plain_text(tmp_pat
             assert client.model("add_one").infer(x())["Y"].tolist() == [[1, 1, 1, 1]]
         refused = (TLS.from_files(tmp_path / "other.pem", **ours), TLS.from_files(tmp_path / "ca.pem"), None)
         for tls in refused:
-            with Client(url, tls=tls, timeout_s=5) as client, pytest.raises(ServerUnavailableError):
+            with (
+                Client(url, tls=tls, timeout_s=5) as client,
+                pytest.raises(ServerUnavailableError, match="both use TLS with certificates that fit, or neither"),
+            ):
                 client.model("add_one")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 BAR = re.compile(rb"predicting .*?(\d+)%")
@@ -182,6 +182,14 @@ def test_ctrl_c_keeps_what_was_answered_in_the_file_and_the_next_run_does_the_re
     assert after_the_bar(shown) == INTERRUPTED
     gate.touch()
     assert run(*reports, more=more).end()[:2] == (0, f"{tmp_path / 'results.jsonl'}: 4 answered, 0 refused\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["table", "json"])
+def test_a_full_disk_is_one_line(server: EmbeddedServer, more: Sequence[str]) -> None:
+    command = [*RADSERVE, "predict", "triage", "--text", "calm", "--url", server.grpc_url, *more]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 - ourselves
+    assert (done.returncode, done.stderr) == (1, "radserve: No space left on device\n")
 
 
 def test_without_a_terminal_there_is_no_bar(server: EmbeddedServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,11 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def fill() -> None:
+    """Write to a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device", "out.jsonl")
+
+
 def without_a_module() -> Callable[..., Any]:
     msg = "No module named 'tensorflow'"
     raise ModuleNotFoundError(msg, name="tensorflow")
@@ -67,6 +73,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         Point("greet", lambda: greet),
         Point("refuse", lambda: refuse),
+        Point("fill", lambda: fill),
         Point("interrupt", lambda: interrupt),
         Point("module", without_a_module),
         Point("extra", without_an_extra),
@@ -90,13 +97,14 @@ def test_a_command_of_another_distribution_runs(capsys: pytest.CaptureFixture[st
     ("command", "says"),
     [
         ("refuse", "radserve: no thank you\n"),
+        ("fill", "radserve: No space left on device: out.jsonl\n"),
         ("module", "pip install 'radserve[all]'"),
         ("extra", "pip install 'radserve[export]'"),
         ("broken", "SyntaxError"),
     ],
 )
 def test_a_command_that_cannot_run_is_one_line(command: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(command, *(("--option", "value") if command != "refuse" else ())) == 1
+    assert run(command, *(("--option", "value") if command not in ("refuse", "fill") else ())) == 1
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") == 1

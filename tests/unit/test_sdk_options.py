@@ -31,6 +31,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def pem_of(label: str, content: str = "AAAA") -> str:
+    return f"-----BEGIN {label}-----\n{content}\n-----END {label}-----\n"
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -74,11 +78,13 @@ def test_given_goes_before_environment_before_file_before_default(tmp_path: Path
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, str]:
     """A value for every setting, none of them the default."""
-    pem = str(write(tmp_path / "pem", "pem"))
+    pem = str(write(tmp_path / "pem", pem_of("CERTIFICATE")))
+    own = str(write(tmp_path / "own", pem_of("PRIVATE KEY")))
+    secret = str(write(tmp_path / "secret", "secret"))
     key = str(write(tmp_path / "site-key", "k" * 31 + "\n"))
     return {
-        "endpoints": "a:1, b:2", "tls": "yes", "tls_ca": pem, "tls_key": pem, "tls_cert": pem,
-        "token_file": pem, "protocol_key": "k", "protocol_secret_file": pem, "insecure": "true",
+        "endpoints": "a:1, b:2", "tls": "yes", "tls_ca": pem, "tls_key": own, "tls_cert": pem,
+        "token_file": secret, "protocol_key": "k", "protocol_secret_file": secret, "insecure": "true",
         "timeout_s": "5", "retry_attempts": "2", "retry_first_backoff_s": "0.2", "retry_longest_backoff_s": "0.4",
         "retry_overload": "on", "shared_memory": "1", "keepalive_s": "20", "keepalive_permitted": "yes",
         "max_message_bytes": "1048576", "burned_in_annotation": "refuse",
@@ -98,14 +104,14 @@ def loaded(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: P
 def test_options_are_what_the_environment_or_the_file_says(
     loaded: ClientOptions, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    pem = tmp_path / "pem"
+    pem, own, secret = (tmp_path / name for name in ("pem", "own", "secret"))
     assert settings.keys() == SETTINGS.keys()
     assert loaded == ClientOptions(
         endpoints=("a:1", "b:2"),
-        tls=TLS.from_files(pem, pem, pem),
-        token=Secret.from_file(pem),
+        tls=TLS.from_files(pem, own, pem),
+        token=Secret.from_file(secret),
         protocol_key="k",
-        protocol_secret=Secret.from_file(pem),
+        protocol_secret=Secret.from_file(secret),
         insecure=True,
         timeout_s=5.0,
         retry=RetryPolicy(attempts=2, first_backoff_s=0.2, longest_backoff_s=0.4, retry_overload=True),
@@ -241,16 +247,36 @@ def test_a_secret_that_no_header_can_carry_is_refused(tmp_path: Path, content: b
 
 
 def test_certificates_are_read_again_as_a_pair_and_never_shown(tmp_path: Path) -> None:
-    key, chain = write(tmp_path / "key", "key 1"), write(tmp_path / "chain", "chain 1")
+    key = write(tmp_path / "key", pem_of("RSA PRIVATE KEY", "key 1"))
+    chain = write(tmp_path / "chain", pem_of("CERTIFICATE", "chain 1"))
     tls = TLS.from_files(None, key, chain)
     assert tls.current() is tls
-    write(key, "key 2 is longer")
-    write(chain, "chain 2 is longer")
-    assert tls.current().private_key == b"key 2 is longer"
-    assert tls.current().certificate_chain == b"chain 2 is longer"
+    write(key, pem_of("RSA PRIVATE KEY", "key 2 is longer"))
+    write(chain, pem_of("CERTIFICATE", "chain 2 is longer"))
+    found = tls.current()
+    assert b"key 2 is longer" in (found.private_key or b"")
+    assert b"chain 2 is longer" in (found.certificate_chain or b"")
+    write(chain, "-----BEGIN CERTIFICATE-----\nhalf wri")
+    assert tls.current() is tls
     chain.unlink()
     assert tls.current() is tls
     assert "key 1" not in repr(options(tls=tls))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x30\x82\x03", b"-----BEGIN CERTIFICATE-----\nAA", b"ssh-rsa ZZCANARYZZ"])
+def test_what_is_no_pem_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(InputError, match=r'ca\.pem must hold PEM text \("-----BEGIN CERT') as caught:
+        TLS.from_files(tmp_path / "ca.pem")
+    assert "ZZCANARYZZ" not in str(caught.value)
+    with pytest.raises(InputError, match="root_certificates must hold PEM text"):
+        TLS(root_certificates=content)
+
+
+def test_key_and_certificate_are_not_mixed_up(tmp_path: Path) -> None:
+    key, chain = (write(tmp_path / label, pem_of(label)) for label in ("PRIVATE KEY", "CERTIFICATE"))
+    with pytest.raises(InputError, match="BEGIN PRIVATE KEY"):
+        TLS.from_files(None, chain, key)
 
 
 def test_a_link_that_is_turned_over_counts_as_replaced(tmp_path: Path) -> None:
@@ -266,10 +292,15 @@ def test_a_link_that_is_turned_over_counts_as_replaced(tmp_path: Path) -> None:
 
 
 def test_certificates_are_taken_from_the_level_that_names_them(tmp_path: Path) -> None:
-    low, high = write(tmp_path / "low", "low"), write(tmp_path / "high", "high")
+    low, high = (write(tmp_path / name, pem_of("CERTIFICATE", name)) for name in ("low", "high"))
     file = write(tmp_path / "c", f"[radserve]\ntls_ca = {low}\n")
     given: dict[str, Any]
-    for expected, given in ((b"low", {}), (b"high", {"tls_ca": high}), (b"low", {"tls": True}), (None, {"tls": TLS()})):
+    for expected, given in (
+        (low.read_bytes(), {}),
+        (high.read_bytes(), {"tls_ca": high}),
+        (low.read_bytes(), {"tls": True}),
+        (None, {"tls": TLS()}),
+    ):
         tls = ClientOptions.load(file=file, environ={}, endpoints=HOST, **given).tls
         assert tls is not None
         assert tls.root_certificates == expected

@@ -59,7 +59,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SHOWN_CHARACTERS = 200
-_NO_ANSWER = "no server answers gRPC at {url}: check that it runs, and that this is its gRPC port"
+_NO_ANSWER = (
+    "no server answers gRPC at {url}: check that it runs, that this is its gRPC port, and that both use TLS with"
+    " certificates that fit, or neither"
+)
 _REQUEST_ID = re.compile(r"\[request id: [^]]*\] ?")
 
 

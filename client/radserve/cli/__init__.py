@@ -6,6 +6,7 @@ the exporter nor the server, and works without them.
 
 from __future__ import annotations
 
+import errno
 import sys
 from functools import wraps
 from importlib import metadata
@@ -64,7 +65,10 @@ def _application(given: Sequence[str]) -> typer.Typer:
             help="Show the version and exit.",
         ),
     ) -> None:
-        """Serve trained Keras models to hospital systems through NVIDIA Triton."""
+        """Serve trained Keras models to hospital systems through NVIDIA Triton.
+
+        Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        """
 
     points = {point.name: point for point in metadata.entry_points(group=_GROUP)}
     named = next((argument for argument in given if not argument.startswith("-")), None)
@@ -98,7 +102,7 @@ def _add(app: typer.Typer, point: metadata.EntryPoint) -> None:
 
 
 def _reporting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn radserve's errors into one line and exit status 1, and Ctrl-C into 130."""
+    """Turn radserve's errors, and those of files, into one line and exit status 1, and Ctrl-C into 130."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the command takes and gives
@@ -106,6 +110,10 @@ def _reporting(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except RadserveError as error:
             _stop(str(error), _FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever reads has seen enough: the framework ends without a word
+            _stop(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", _FAILED)
         except KeyboardInterrupt:
             _stop("interrupted", _INTERRUPTED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,10 @@ from rich.table import Column, Table
 
 from radserve.client import Client
 from radserve.options import ClientOptions
+from radserve.options._load import SECRETS, SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.text import Text
 
@@ -28,36 +30,78 @@ __all__ = [
     "TlsKey",
     "Url",
     "connect",
+    "documented",
     "filled_table",
     "wide_console",
 ]
 
 Url = Annotated[
     list[str] | None,
-    typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service; again for each further server."),
+    typer.Option(
+        "--url",
+        metavar="HOST:PORT",
+        help="Triton's gRPC service; again for each further server. Else RADSERVE_ENDPOINTS.",
+    ),
 ]
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for an answer; 30.")
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0.001,
+        help="Longest wait for an answer. Else RADSERVE_TIMEOUT_S, else 30.",
+    ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Send patient data readable to another host: trusted networks only.")
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Send patient data readable to another host: trusted networks only. Else RADSERVE_INSECURE.",
+    ),
 ]
 TlsCa = Annotated[
     Path | None,
-    typer.Option("--tls-ca", metavar="FILE", help="Encrypt; trust the certificate authorities in this PEM file."),
+    typer.Option(
+        "--tls-ca",
+        metavar="FILE",
+        help="Encrypt; trust the certificate authorities in this PEM file. Else RADSERVE_TLS_CA.",
+    ),
 ]
 TlsCert = Annotated[
-    Path | None, typer.Option("--tls-cert", metavar="FILE", help="This client's certificate, for mutual TLS.")
+    Path | None,
+    typer.Option(
+        "--tls-cert", metavar="FILE", help="This client's certificate, for mutual TLS. Else RADSERVE_TLS_CERT."
+    ),
 ]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key.")]
+TlsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key. Else RADSERVE_TLS_KEY.")
+]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings that neither options nor RADSERVE_* variables give."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings that neither options nor RADSERVE_* variables give. Else RADSERVE_CONFIG.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
 
 _WIDTH = 200
+_WITH_OPTION = ("endpoints", "timeout_s", "insecure", "tls_ca", "tls_cert", "tls_key")
+_OTHERS = [name for name in (*SETTINGS, *SECRETS) if name not in _WITH_OPTION]
+_COMMON = f"""
+Further variables, but for the secrets also lines of the configuration file:
+{", ".join(f"RADSERVE_{name.upper()}" for name in _OTHERS)}.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+def documented(command: Callable[..., None]) -> Callable[..., None]:
+    """Add to a command's help what those that call a server have in common."""
+    command.__doc__ = f"{cleandoc(command.__doc__ or '')}\n{_COMMON}"
+    return command
 
 
 def connect(

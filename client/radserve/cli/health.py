@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect
+from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect, documented
 
 
+@documented
 def health(
     model: Annotated[str | None, typer.Argument(help="A public model; all of them where none is named.")] = None,
     *,
     url: Url = None,
     json: Json = False,
-    timeout: Timeout = 10.0,
+    timeout: Timeout = None,
     insecure: Insecure = False,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,

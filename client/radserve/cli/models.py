@@ -18,6 +18,7 @@ from radserve.cli._options import (
     TlsKey,
     Url,
     connect,
+    documented,
     filled_table,
     wide_console,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("model", "version", "task", "accepts", "labels", "description")
 
 
+@documented
 def models(
     *,
     url: Url = None,

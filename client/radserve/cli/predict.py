@@ -13,7 +13,7 @@ import typer
 
 from radserve.cli._inputs import Inputs
 from radserve.cli._label_maps import picture_paths, write_picture
-from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect
+from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect, documented
 from radserve.cli._show import Answered, print_lines, print_table, printable, progress_bar
 from radserve.contracts import Task, TextInput
 from radserve.errors import (
@@ -56,6 +56,7 @@ class Urgency(str, Enum):
     ROUTINE = "routine"
 
 
+@documented
 def predict(
     model: Annotated[str, typer.Argument(help="The public model's name; see 'radserve models'.")],
     inputs: Annotated[

@@ -87,7 +87,7 @@ SETTINGS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "audit_actor": (str, "a name"),
 }
 # Variables that hold the secret itself.
-_SECRETS = ("token", "protocol_secret")
+SECRETS = ("token", "protocol_secret")
 _RETRY = {
     "retry_attempts": "attempts",
     "retry_first_backoff_s": "first_backoff_s",
@@ -135,7 +135,7 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         variable = f"{_PREFIX}{name.upper()}"
         if environ.get(variable):
             found[name] = _read(name, environ[variable], variable)
-    for name in _SECRETS:
+    for name in SECRETS:
         variable = f"{_PREFIX}{name.upper()}"
         if environ.get(variable):
             found[name] = Secret.from_environment(variable, environ)
@@ -151,7 +151,7 @@ def _given(given: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _read(name: str, value: object, where: str) -> Any:  # noqa: ANN401 - each setting has a type of its own
-    if name in _SECRETS:
+    if name in SECRETS:
         msg = f"{where} is a secret: name a file that holds it with {name}_file"
         raise InputError(msg)
     if name not in SETTINGS:
@@ -196,7 +196,7 @@ def _whole_of(name: str) -> str:
 def _arguments(merged: dict[str, Any]) -> dict[str, Any]:
     """Make objects of their parts."""
     arguments = {name: value for name, value in merged.items() if _whole_of(name) not in _OBJECTS}
-    for name in _SECRETS:
+    for name in SECRETS:
         if f"{name}_file" in merged:
             arguments[name] = Secret.from_file(merged[f"{name}_file"])
     parts = {field: merged[name] for name, field in _RETRY.items() if name in merged}
