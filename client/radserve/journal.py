@@ -3,7 +3,8 @@
 The file holds JSON lines, one for each input that was answered, or refused
 for what it is. A line is written whole or not at all, only by one run at a
 time, and never again for the same input. An input that the server failed to
-answer has no line: the next run asks again.
+answer, or of which no entry could be made in the audit log, has no line: the
+next run asks again.
 
 ::
 
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from radserve.errors import InputError, RadserveError, ServerError
+from radserve.errors import InputError, RadserveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,12 +146,13 @@ class Journal:
             **more: Further plain values for the line.
 
         Returns:
-            False if nothing was written: the input is in the file, or was not answered for the server's sake.
+            False if nothing was written: the input is in the file, or it was not for its own sake that it was not
+            answered (any error but an InputError), so that the next run asks again.
 
         Raises:
             RadserveError: It cannot be written, for example to a full disk; the file is as it was before.
         """
-        if key in self._keys or isinstance(answer, ServerError):
+        if key in self._keys or (isinstance(answer, RadserveError) and not isinstance(answer, InputError)):
             return False
         plain: dict[str, Any] = {"input": name, "key": key}
         if isinstance(answer, RadserveError):

@@ -220,6 +220,28 @@ def test_reports_go_to_a_file_each_once(server: EmbeddedServer, tmp_path: Path, 
     assert names == ["-", str(tmp_path / "a.txt"), "text 1", "text 2"]
 
 
+def test_what_could_not_be_audited_is_asked_again(
+    server: EmbeddedServer, tmp_path: Path, radserve: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, key = tmp_path / "results.jsonl", tmp_path / "key"
+    key.write_bytes(bytes(32))
+    texts = [word for number in range(100) for word in ("--text", f"urgent {number}")]
+    command = ["predict", "triage", *texts, "--out", str(out), "--resume", "--url", server.grpc_url]
+    monkeypatch.setenv("RADSERVE_AUDIT_KEY_FILE", str(key))
+    monkeypatch.setenv("RADSERVE_AUDIT_ACTOR", "PACS")
+    monkeypatch.setenv("RADSERVE_AUDIT_FILE", "/dev/full")
+    done = radserve(*command)
+    assert (done.returncode, done.stdout) == (
+        1,
+        f"{out}: 0 answered, 0 refused, the rest not yet: run again with --resume\n",
+    )
+    assert 16 <= done.stderr.count("nothing is answered without it") < 60, "it does not ask about all the rest"
+    monkeypatch.setenv("RADSERVE_AUDIT_FILE", str(tmp_path / "audit.jsonl"))
+    done = radserve(*command)
+    assert (done.returncode, done.stdout) == (0, f"{out}: 100 answered, 0 refused\n")
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 100
+
+
 def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(tmp_path: Path, radserve: Run) -> None:
     write_classifier(tmp_path / "repository", text_contract())
     out = tmp_path / "results.jsonl"

@@ -20,6 +20,7 @@ from radserve.errors import (
     DeadlineExceededError,
     InputError,
     ModelNotFoundError,
+    RadserveError,
     ServerUnavailableError,
     UnauthenticatedError,
 )
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from radserve.cli._inputs import Item
     from radserve.client import Model
-    from radserve.errors import ServerError
     from radserve.results import Result
 
     Ask = Callable[[Iterable[Any]], Generator[Result | Rejection, None, None]]
@@ -188,9 +188,10 @@ def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
             bar = progress.add_task("predicting", total=len(by_key), completed=len(by_key) - len(left))
             for key, (item, answer, label_map) in zip(left, answers, strict=True):
                 progress.advance(bar)
-                away = away + 1 if isinstance(answer, _AWAY) else 0
+                # Of no kind of its own is that of an audit log that cannot be written.
+                away = away + 1 if isinstance(answer, _AWAY) or type(answer) is RadserveError else 0
                 if away == _PATIENCE:
-                    raise cast("ServerError", answer)
+                    raise cast("RadserveError", answer)
                 more = {"label_map": str(label_map)} if label_map else {}
                 was_read = type(answer) is not InputError or item.is_readable()
                 if not (was_read and journal.write(key, item.name, answer, **more)):
