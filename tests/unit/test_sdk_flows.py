@@ -154,6 +154,31 @@ ANSWERED: dict[str, tuple[Script, RetryPolicy, str]] = {
         RetryPolicy(),
         "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b",
     ),
+    "it fails, and the next one serves this version: there": (
+        {"a": [missing, is_ready, refused], "b": [serving(3), answered], "c": []},
+        RetryPolicy(),
+        "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b",
+    ),
+    "it fails, and so does the one that serves this version: a third server": (
+        {"a": [missing, is_ready, refused], "b": [serving(3), refused], "c": [answered]},
+        RetryPolicy(),
+        "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b, Infer c",
+    ),
+    "it fails, and the next one is behind: a third server": (
+        {"a": [missing, is_ready, refused], "b": [serving(2)], "c": [answered]},
+        RetryPolicy(),
+        "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer c",
+    ),
+    "it fails, and the only other one went back: its contract": (
+        {"a": [missing, is_ready, refused], "b": [serving(2), answered]},
+        RetryPolicy(),
+        "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b",
+    ),
+    "the only server with this version is full: not to another one": (
+        {"a": [missing, is_ready, serving(2)], "b": [full, answered]},
+        OVERLOAD,
+        "Infer a, IsReady a, ReadConfig a, Infer b, sleep 0.15, Infer b",
+    ),
 }
 
 
@@ -210,6 +235,12 @@ FAILED: dict[str, tuple[Script, RetryPolicy, type[RadserveError], str]] = {
         RetryPolicy(),
         ModelNotFoundError,
         "Infer a, IsReady a, ReadConfig a",
+    ),
+    "no server serves the version that all of them tell": (
+        {"a": [missing, is_ready, refused, serving(3)], "b": [serving(3), missing, is_ready, refused]},
+        RetryPolicy(),
+        ModelNotFoundError,
+        "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b, IsReady b, ReadConfig b, ReadConfig a",
     ),
     "a contract is replaced once in a call": (
         {"a": [missing, is_ready, serving(4), missing, is_ready, serving(5)]},

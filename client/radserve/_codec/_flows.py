@@ -199,7 +199,8 @@ def _by_current_contract(
 
     A newer contract replaces the known one, once in a call, and the input is
     prepared again by it. A server that is behind the known one, while the
-    servers get a new version one after the other, is left aside in this call.
+    servers get a new version one after the other, is left aside in this call,
+    and so is the one that failed, where another one tells the contract.
     """
     contract, endpoints, is_renewed = cell.contract, call.endpoints, False
     missing: list[ModelNotFoundError] = []
@@ -209,14 +210,16 @@ def _by_current_contract(
                 return (yield from attempt(contract, endpoints))
             except ModelNotFoundError as error:
                 missing.append(error)
-            read, endpoint = yield from _read(contract.name, call, missing[-1].endpoint)
+            failed = missing[-1].endpoint
+            read, endpoint = yield from _read(contract.name, call, failed)
             served = _public(contract.name, read)
-            others = tuple(one for one in endpoints if one != endpoint)
+            without = {failed} if served.version == contract.version else {failed, endpoint}
+            others = tuple(one for one in endpoints if one not in without)
             is_other = served.version > contract.version or (served.version < contract.version and not others)
             if is_other and not is_renewed:
                 cell.contract = contract = served
                 endpoints, is_renewed = (endpoint,), True
-            elif others:
+            elif 0 < len(others) < len(endpoints):  # else nothing has changed, and this would have no end
                 endpoints = others
             else:
                 raise missing[-1]

@@ -62,12 +62,11 @@ def next_attempt(
         return None
     tried = frozenset(failure.endpoint for failure in failures if failure.endpoint is not None)
     longest_s = min(policy.longest_backoff_s, policy.first_backoff_s * 2 ** (len(failures) - 1))
+    avoid = tried if set(endpoints) - tried else frozenset()
     if error.retry is Retry.NEW_CREDENTIALS:
         wait = Wait(seconds=0.0, avoid=frozenset())
     elif error.retry is Retry.BACK_OFF:  # never at once: the queue is full because many do that
-        wait = Wait(seconds=policy.first_backoff_s + random() * longest_s, avoid=tried)
-    elif set(endpoints) - tried:
-        wait = Wait(seconds=0.0, avoid=tried)
+        wait = Wait(seconds=policy.first_backoff_s + random() * longest_s, avoid=avoid)
     else:
-        wait = Wait(seconds=random() * longest_s, avoid=frozenset())
+        wait = Wait(seconds=0.0 if avoid else random() * longest_s, avoid=avoid)
     return wait if wait.seconds < remaining_s else None
