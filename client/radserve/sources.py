@@ -1,4 +1,7 @@
-"""Plain data between reading a file and preprocessing it: no DICOM library in sight."""
+"""Plain data between reading a file and preprocessing it: no DICOM library in sight.
+
+Their representations show no values: they are in reach of whatever collects a traceback's variables.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Scope:
     """The attributes a contract may ask about; None where the file has no value.
 
@@ -38,7 +41,7 @@ class VoiWindow:
     function: str = "LINEAR"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VoiLut:
     """One item of the VOI LUT Sequence (PS3.3 C.11.2.1.1).
 
@@ -53,7 +56,7 @@ class VoiLut:
     bits: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Geometry:
     """Where a grid of pixels lies in the patient: Image Plane module (PS3.3 C.7.6.2), LPS, mm.
 
@@ -80,7 +83,7 @@ class Geometry:
         return b * f - c * e, c * d - a * f, a * e - b * d
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Image:
     """One frame.
 
@@ -108,7 +111,7 @@ class Image:
     scope: Scope = field(default_factory=Scope)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Channel:
     """One waveform channel.
 

@@ -33,6 +33,13 @@ Work = Literal[
 _log = logging.getLogger("radserve")
 
 
+def one_line(text: str) -> str:
+    """A text whose line ends, control characters and the like are escaped: it cannot pass for another line of a log."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 class span:  # noqa: N801 - read as a verb: with span("read")
     """Tells that something is done, how long it took and whether it failed; a context manager.
 
@@ -44,7 +51,7 @@ class span:  # noqa: N801 - read as a verb: with span("read")
 
     def __init__(self, work: Work, *, model: str | None = None, version: int | None = None) -> None:
         self._work = work
-        known = {"radserve.model": model, "radserve.version": version}
+        known = {"radserve.model": None if model is None else one_line(model), "radserve.version": version}
         self._attributes = {name: value for name, value in known.items() if value is not None}
 
     def __enter__(self) -> None:

@@ -38,6 +38,8 @@ full = failing(ServerOverloadedError, Retry.BACK_OFF)
 rejected = failing(RequestRejectedError, Retry.NEVER)
 unknown = failing(UnauthenticatedError, Retry.NEW_CREDENTIALS)
 ONE = RetryPolicy(attempts=1)
+AHEAD = "ahead\r\nWARNING forged"
+TOO_NEW = config(None, name=AHEAD, text='{"schema_version": 99,\r\n "name": "ahead"}')
 
 
 @pytest.fixture(params=KINDS)
@@ -61,9 +63,10 @@ def test_a_model_is_read_with_its_contract(shell: Callable[..., Shell]) -> None:
         (serving(1), Segmentation, InputError, "answers no Segmentation"),
         (config(None), None, ContractError, "radserve models"),
         (config(None, text="{"), None, ContractError, "demo"),
+        (config(None, text='{"a\\nb": 1, "schema_version": 3}'), None, ContractError, r"`a\\nb`"),
         (config(contract(TEXT, name="other")), None, ContractError, "another model than demo"),
     ],
-    ids=["task", "step", "malformed", "other"],
+    ids=["task", "step", "malformed", "forged", "other"],
 )
 def test_a_model_that_is_not_what_was_asked_for_is_refused(
     shell: Callable[..., Shell], outcome: Outcome, wanted: Any, error: type[RadserveError], told: str
@@ -73,15 +76,19 @@ def test_a_model_that_is_not_what_was_asked_for_is_refused(
         run(run.client.model, "demo", wanted)
 
 
-@pytest.mark.parametrize("name", ["", None, 7])
+@pytest.mark.parametrize("outcome", [config(None, name=AHEAD), config(None), TOO_NEW], ids=["step", "other", "too new"])
+def test_what_is_wrong_with_a_model_is_told_in_one_line(shell: Callable[..., Shell], outcome: Outcome) -> None:
+    run = shell({"a": [outcome]})
+    with pytest.raises(ContractError, match=r"ahead\\r\\nWARNING forged") as caught:
+        run(run.client.model, AHEAD)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["", None, 7, "\udcff"])
 def test_a_model_has_a_name(shell: Callable[..., Shell], name: Any) -> None:
     run = shell({"a": []})
-    with pytest.raises(InputError, match="name the model"):
+    with pytest.raises(InputError, match=r"name the model|lone surrogates"):
         run(run.client.model, name)
-
-
-AHEAD = "ahead\r\nWARNING forged"
-TOO_NEW = config(None, name=AHEAD, text='{"schema_version": 99,\r\n "name": "ahead"}')
 
 
 def test_one_model_that_this_sdk_cannot_honour_does_not_hide_the_others(

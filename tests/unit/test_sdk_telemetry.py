@@ -6,13 +6,30 @@ import logging
 import subprocess
 import sys
 
+import grpc
+import numpy as np
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support.sdk_contracts import contract
+from tritonclient.grpc import service_pb2
 
+from radserve._codec import Prepared
+from radserve._codec._decode import Answer
+from radserve._codec._flow import Ask, Infer, Prepare, Reply
+from radserve._transport._calls import Failure, Rpc
+from radserve._transport._core import Connection, Send
+from radserve._transport._errors import translate
+from radserve.cli._inputs import Item
+from radserve.dicom._codecs import Frame
+from radserve.dicom._headers import Header
+from radserve.sources import Channel, Geometry, Image, MultiplexGroup, Scope, VoiLut, Waveform
 from radserve.telemetry import span
+
+FORGED = "头颅 a\n2026-11-23 CRITICAL forged\x1b[31m\u2028\udcff"
+ESCAPED = r"头颅 a\n2026-11-23 CRITICAL forged\x1b[31m\u2028\udcff"
 
 
 class DoeError(ValueError):
@@ -59,7 +76,70 @@ def test_the_log_tells_outcome_and_time(caplog: pytest.LogCaptureFixture) -> Non
     assert record.getMessage().startswith("read model=demo: DoeError after ")
 
 
+def test_a_name_cannot_forge_a_line(caplog: pytest.LogCaptureFixture, exporter: InMemorySpanExporter) -> None:
+    with caplog.at_level(logging.DEBUG, "radserve"), span("call", model=FORGED):
+        pass
+    (record,), (told,) = caplog.records, exporter.get_finished_spans()
+    assert record.getMessage().startswith(f"call model={ESCAPED}: done after ")
+    assert dict(told.attributes or {}) == {"radserve.model": ESCAPED}
+
+
+def test_an_error_of_a_model_is_one_line() -> None:
+    error = translate(grpc.StatusCode.NOT_FOUND, "unknown", url="a:1", model=FORGED)
+    assert ESCAPED in str(error)
+    assert str(error).isprintable()
+    assert error.model == FORGED
+
+
 def test_opentelemetry_is_left_to_the_application() -> None:
     use = "import sys; from radserve.telemetry import span\nwith span('read'): pass\n"
     code = f"{use}assert 'opentelemetry' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - ourselves
+
+
+def _holders() -> list[object]:
+    """One of each that holds a secret, or something of a patient's file."""
+    pixels = np.array([[90817]], np.float32)
+    request = service_pb2.ModelInferRequest(raw_input_contents=[b"90817"])
+    scope = Scope(patient_age_years=90817, sop_instance_uid="1.90817")
+    geometry = Geometry(
+        position_mm=(90817, 0, 0),
+        row_cosines=(1, 0, 0),
+        column_cosines=(0, 1, 0),
+        pixel_spacing_mm=(1, 1),
+        frame_of_reference_uid="1.90817",
+    )
+    channel = Channel(codes=(), microvolts=np.array([90817.0]))
+    lut = VoiLut(first=0, table=np.array([90817 % 2**16], np.uint16), bits=16)
+    rpc = Rpc(method="ModelInfer", request=request)
+    return [
+        Send(Connection(None, None, None), rpc, 1.0, (("authorization", "Bearer 90817"),)),
+        Failure(grpc.StatusCode.INVALID_ARGUMENT, "unexpected text '90817'"),
+        Ask(call=Infer(request=request), timeout_s=1.0),
+        Prepare(contract=contract(), source="Doe 90817"),
+        Reply(message=request, endpoint="a:1"),
+        Answer(arrays={"X": pixels}, request_id="r"),
+        Prepared(inputs={"X": pixels}, sop_instance_uids=("1.90817",), geometry=geometry),
+        Frame(stored=pixels, photometric_interpretation="MONOCHROME2", bits_stored=16),
+        Header(
+            frame=None,
+            series="1.90817",
+            instance="1.90817",
+            number=1,
+            shared={},
+            size={},
+            plane=None,
+            is_localizer=False,
+        ),
+        geometry,
+        Image(values=pixels, photometric_interpretation="MONOCHROME2", windows=(lut,), scope=scope),
+        Waveform(groups=(MultiplexGroup(sampling_frequency_hz=1, channels=(channel,)),), scope=scope),
+        Item("Doe 90817", "Doe 90817"),
+    ]
+
+
+@pytest.mark.parametrize("holder", _holders(), ids=lambda holder: type(holder).__name__)
+def test_a_representation_shows_no_secret_and_nothing_of_a_patient(holder: object) -> None:
+    shown = repr(holder)
+    assert type(holder).__name__ in shown
+    assert not any(part in shown for part in ("90817", str(90817 % 2**16), "Doe"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from radserve._codec._wire import from_bytes
 from radserve.contracts import CONTRACT_PARAMETER, parse_contract
 from radserve.errors import ContractError, InferenceFailedError
+from radserve.telemetry import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +30,10 @@ def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
     try:
         contract = parse_contract(config.parameters[CONTRACT_PARAMETER].string_value)
     except ContractError as error:
-        msg = f"model {config.name}: {error}"
+        msg = one_line(f"model {config.name}: {error}")
         raise ContractError(msg) from error
     if contract.name != config.name:
-        msg = f"model {config.name} carries the contract of another model: export it again"
+        msg = f"model {one_line(config.name)} carries the contract of another model: export it again"
         raise ContractError(msg)
     return contract
 
@@ -46,7 +47,7 @@ class Answer:
         request_id: The id of the request.
     """
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
     request_id: str
 
 

@@ -9,7 +9,7 @@ for its authentication flows).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from radserve.telemetry import span
@@ -45,7 +45,7 @@ class Infer(_Call):
         request: What to send.
     """
 
-    request: service_pb2.ModelInferRequest
+    request: service_pb2.ModelInferRequest = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Prepare:
     """
 
     contract: Contract
-    source: Source
+    source: Source = field(repr=False)
     frame: int | None = None
     burned_in: Policy | None = None
 
@@ -130,7 +130,7 @@ class Reply:
         endpoint: ``host:port`` of the server that answered.
     """
 
-    message: Any
+    message: Any = field(repr=False)
     endpoint: str
 
 

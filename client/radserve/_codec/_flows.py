@@ -12,7 +12,7 @@ from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare
 from radserve._codec._prepare import batches, canary, check_arrays, prepare
 from radserve._codec._results import combine, result_type
 from radserve._codec._retry import next_attempt
-from radserve._codec._wire import to_request
+from radserve._codec._wire import to_request, utf8
 from radserve.errors import (
     ContractError,
     DeadlineExceededError,
@@ -26,6 +26,7 @@ from radserve.errors import (
     ServerUnavailableError,
 )
 from radserve.results import Result, Tensors
+from radserve.telemetry import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +96,7 @@ def contract_flow(name: str, call: CallOptions, wanted: type[Result] | None = No
     if not isinstance(name, str) or not name:
         msg = "name the model as the server knows it, for example client.model('chest_xray')"
         raise InputError(msg)
+    utf8(name)
     read, _ = yield from _read(name, call)
     contract = _public(name, read)
     if wanted is not None and not issubclass(result_type(contract), wanted):
@@ -126,7 +128,7 @@ def models_flow(call: CallOptions) -> Flow[tuple[Contract, ...]]:
     if refused and not found:
         raise refused[0]
     for reason in refused:
-        _log.warning("left out: %s", str(reason).encode("unicode_escape").decode())
+        _log.warning("left out: %s", one_line(str(reason)))
     return tuple(found)
 
 
@@ -229,7 +231,7 @@ def _by_current_contract(
 
 def _public(name: str, contract: Contract | None) -> Contract:
     if contract is None:
-        msg = f"model {name} has no radserve contract: name a public model, see 'radserve models'"
+        msg = f"model {one_line(name)} has no radserve contract: name a public model, see 'radserve models'"
         raise ContractError(msg)
     return contract
 
@@ -257,7 +259,7 @@ def _read(name: str, call: CallOptions, endpoint: str | None = None) -> Flow[tup
 
     reply = yield from _ask(name, read, call, call.endpoints)
     if reply.message.name != name:
-        msg = f"the server answers for another model than {name}: check what stands at {reply.endpoint}"
+        msg = f"the server answers for another model than {one_line(name)}: check what stands at {reply.endpoint}"
         raise ContractError(msg)
     return read_contract(reply.message), reply.endpoint
 
@@ -312,7 +314,8 @@ def _missing(error: ModelNotFoundError, call: CallOptions) -> Flow[ServerError]:
                 return error
     except (ServerError, ContractError):
         pass
-    msg = f"model {error.model} is being loaded, or the server is shutting down: try again later or elsewhere"
+    name = one_line(error.model or "")
+    msg = f"model {name} is being loaded, or the server is shutting down: try again later or elsewhere"
     return ServerUnavailableError(
         msg,
         model=error.model,

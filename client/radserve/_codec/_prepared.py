@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "DicomSource | Sequence[DicomSource] | NDArray[Any]"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Prepared:
     """An input that is ready to be sent.
 

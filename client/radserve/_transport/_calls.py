@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -29,7 +29,7 @@ class Rpc:
     """
 
     method: str
-    request: Any
+    request: Any = field(repr=False)
     model: str | None = None
     version: int | None = None
     request_id: str | None = None
@@ -40,7 +40,7 @@ class Failure:
     """How a call failed, by gRPC's word."""
 
     code: grpc.StatusCode
-    details: str
+    details: str = field(repr=False)  # may quote the input
 
     @classmethod
     def of(cls, error: grpc.RpcError) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2_grpc
@@ -64,7 +64,7 @@ class Send:
     connection: Connection
     rpc: Rpc
     timeout_s: float
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)  # the token is in it
 
     def start(self) -> Any:  # noqa: ANN401 - a response, or a call to await
         return self._method(self.rpc.request, timeout=self.timeout_s, metadata=self.metadata)

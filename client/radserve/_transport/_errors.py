@@ -54,6 +54,7 @@ from radserve.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
+from radserve.telemetry import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -260,7 +261,7 @@ def translate(
         if of_code is code and text in details:
             meaning = special
             break
-    message = meaning.advice.format(url=url, model=model or "the server")
+    message = meaning.advice.format(url=url, model=one_line(model or "the server"))
     if meaning.quotes and details and not details.startswith("in ensemble"):
         told = _REQUEST_ID.sub("", details).split(" NOTE:")[0]
         shown = "".join(character if character.isprintable() else " " for character in told)

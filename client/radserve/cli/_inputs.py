@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from radserve.contracts import Contract
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Item:
     """One input.
 

@@ -43,7 +43,7 @@ _DECODERS: dict[UID, str] = {
 _SAFE = "pillow"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Frame:
     """One frame, decoded.
 

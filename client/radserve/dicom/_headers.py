@@ -19,7 +19,7 @@ _SHARED = ("Modality", "SOPClassUID", "FrameOfReferenceUID", "PhotometricInterpr
 _SIZE = ("Rows", "Columns", "SamplesPerPixel")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Header:
     """One image: a file, or a frame of one.
 

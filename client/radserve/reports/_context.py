@@ -52,7 +52,7 @@ class Reference(NamedTuple):
     is_waveform: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Context:
     """Everything that a report takes from its sources.
 
