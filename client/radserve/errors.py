@@ -32,7 +32,15 @@ from typing import Any
 
 
 class RadserveError(Exception):
-    """Base of every error that radserve raises on purpose; can be pickled, for other processes."""
+    """Base of every error that radserve raises on purpose; can be pickled, for other processes.
+
+    Attributes:
+        is_final: Whether the input itself is at fault, so that asking about it again, later or
+            elsewhere, cannot help. True of most InputErrors alone: not of a decoder that is not
+            installed or was killed, of a file that cannot be read now, or of too little memory.
+    """
+
+    is_final: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by calling the class: some take other arguments than what str() tells.
@@ -41,6 +49,10 @@ class RadserveError(Exception):
 
 class InputError(RadserveError, ValueError):
     """An input was refused before anything was sent to a server."""
+
+    def __init__(self, *args: object, is_final: bool = True) -> None:
+        super().__init__(*args)
+        self.is_final = is_final
 
 
 class DicomError(InputError):

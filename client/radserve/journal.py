@@ -1,10 +1,10 @@
 """Answers in a file, so that a run over many inputs may be stopped at any moment and continued.
 
 The file holds JSON lines, one for each input that was answered, or refused
-for what it is. A line is written whole or not at all, only by one run at a
-time, and never again for the same input. An input that the server failed to
-answer, or of which no entry could be made in the audit log, has no line: the
-next run asks again.
+for what it is (``RadserveError.is_final``). A line is written whole or not at
+all, only by one run at a time, and never again for the same input. An input
+that was not answered for another reason, as a server, a decoder that is not
+installed or a full disk, has no line: the next run asks again.
 
 ::
 
@@ -146,13 +146,12 @@ class Journal:
             **more: Further plain values for the line.
 
         Returns:
-            False if nothing was written: the input is in the file, or it was not for its own sake that it was not
-            answered (any error but an InputError), so that the next run asks again.
+            False if nothing was written: the input is in the file, or it may be answered another time.
 
         Raises:
             RadserveError: It cannot be written, for example to a full disk; the file is as it was before.
         """
-        if key in self._keys or (isinstance(answer, RadserveError) and not isinstance(answer, InputError)):
+        if key in self._keys or (isinstance(answer, RadserveError) and not answer.is_final):
             return False
         plain: dict[str, Any] = {"input": name, "key": key}
         if isinstance(answer, RadserveError):

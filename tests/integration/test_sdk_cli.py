@@ -202,7 +202,7 @@ def test_answers_go_to_a_file_and_the_next_run_adds_the_rest(
     assert "is there already" in again.stderr
     done = radserve(*command, CT, MR, "/nowhere/x.dcm", "--resume")
     assert done.returncode == 1
-    assert done.stdout == f"{out}: 1 answered, 1 refused, the rest not yet: run again with --resume\n"
+    assert done.stdout == f"{out}: 1 answered, 1 refused, 1 left: run again with --resume\n"
     assert done.stderr.startswith("radserve: /nowhere/x.dcm: InputError: ")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["input"] for line in lines] == [CT, MR]
@@ -233,7 +233,7 @@ def test_what_could_not_be_audited_is_asked_again(
     done = radserve(*command)
     assert (done.returncode, done.stdout) == (
         1,
-        f"{out}: 0 answered, 0 refused, the rest not yet: run again with --resume\n",
+        f"{out}: 0 answered, 0 refused, 100 left: run again with --resume\n",
     )
     assert 16 <= done.stderr.count("nothing is answered without it") < 60, "it does not ask about all the rest"
     monkeypatch.setenv("RADSERVE_AUDIT_FILE", str(tmp_path / "audit.jsonl"))
@@ -259,7 +259,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(tmp_path: Path,
             patched.setattr(Journal, "write", stop_after_ten)
             done = radserve(*command, server.grpc_url)
     assert done.returncode == 1
-    assert "the rest not yet: run again with --resume" in done.stdout
+    assert " left: run again with --resume" in done.stdout
     assert 16 <= done.stderr.count("\n") < 60, "it does not ask a server that is gone about all the rest"
     with EmbeddedServer(tmp_path / "repository", verify=False, supervise=False) as server:
         done = radserve(*command, server.grpc_url)

@@ -178,7 +178,7 @@ def test_ctrl_c_keeps_what_was_answered_in_the_file_and_the_next_run_does_the_re
     terminal.type(CTRL_C)
     status, out, shown = terminal.end()
     assert status == 130
-    assert "3 answered, 0 refused, the rest not yet" in out
+    assert "3 answered, 0 refused, 1 left" in out
     assert after_the_bar(shown) == INTERRUPTED
     gate.touch()
     assert run(*reports, more=more).end()[:2] == (0, f"{tmp_path / 'results.jsonl'}: 4 answered, 0 refused\n")

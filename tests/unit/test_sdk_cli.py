@@ -161,4 +161,3 @@ def test_inputs_have_keys_as_far_as_they_can_be_found(folder: Path) -> None:
     keys = [item.key() for item in found.items]
     assert [key is None for key in keys] == [False, True, True, False, False]
     assert len(set(keys)) == 4
-    assert [item.is_readable() for item in found.items] == [True, False, True, True, True]

@@ -70,8 +70,9 @@ def run(script: str, *arguments: str, **environment: str) -> subprocess.Complete
 
 def test_a_file_that_kills_its_decoder_is_refused_and_the_next_is_read(processes: _isolated._Processes) -> None:
     expected = read_image(LOSSLESS).values
-    with pytest.raises(DecodeError, match="crashed"):
+    with pytest.raises(DecodeError, match="crashed") as caught:
         read_image(deadly())
+    assert caught.value.is_final
     assert not processes._busy
     np.testing.assert_array_equal(read_image(LOSSLESS).values, expected)
 
@@ -121,8 +122,9 @@ def lack_memory(*_: object) -> Frame:
 def test_memory_that_a_library_lacked_is_told_though_it_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RADSERVE_ISOLATED", "1")
     monkeypatch.setattr(_isolated, "decode_here", lack_memory)
-    with pytest.raises(DecodeError, match="too little memory"):
+    with pytest.raises(DecodeError, match="too little memory") as lacking:
         read_image(JPEG_LS)
+    assert not lacking.value.is_final
     monkeypatch.setattr(_isolated, "decode_here", decode_here)
     damaged = pydicom.dcmread(JPEG_LS)
     damaged.PixelData = damaged.PixelData[:1000] + bytes(1000) + damaged.PixelData[2000:]
@@ -144,8 +146,9 @@ def test_a_decoder_that_the_system_killed_is_told_from_one_that_crashed(
     (idle,) = processes._idle
     os.kill(idle._process.pid, signal.SIGKILL)
     monkeypatch.setattr(_isolated._Process, "is_alive", lambda _: True)
-    with pytest.raises(DecodeError, match="runs out of memory"):
+    with pytest.raises(DecodeError, match="runs out of memory") as caught:
         read_image(JPEG_LS)
+    assert not caught.value.is_final
 
 
 def test_a_process_is_used_again_and_as_many_run_as_threads_decode(processes: _isolated._Processes) -> None:
@@ -296,8 +299,9 @@ def test_no_module_is_taken_from_the_folder_of_the_files(tmp_path: Path) -> None
 def test_no_process_that_cannot_start_is_taken_for_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for executable in ("/bin/false", "/nowhere/python"):
         monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda path=executable: path)
-        with pytest.raises(UnsupportedTransferSyntaxError, match="can be started"):
+        with pytest.raises(UnsupportedTransferSyntaxError, match="can be started") as caught:
             read_image(JPEG_LS)
+        assert not caught.value.is_final
 
 
 def test_a_process_that_may_die_decodes_itself(

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from radserve.contracts import Task
-from radserve.errors import DecodeError, InputError, MissingAttributeError, RadserveError, ServerUnavailableError
+from radserve.errors import (
+    ContractError,
+    DecodeError,
+    InputError,
+    MissingAttributeError,
+    MissingExtraError,
+    OutOfScopeError,
+    RadserveError,
+    ServerUnavailableError,
+    UnsupportedTransferSyntaxError,
+)
 from radserve.journal import Journal, content_key, file_key, to_line
 from radserve.results import GeneratedText, Provenance
 
@@ -62,13 +72,29 @@ def test_each_answer_is_a_line_that_tells_input_and_result(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_nothing_is_written_twice_nor_what_the_server_failed_to_answer(path: Path) -> None:
+def test_nothing_is_written_twice(path: Path) -> None:
     with Journal.open(path, model="writer") as journal:
         assert journal.write("a", "a.dcm", answer())
         assert not journal.write("a", "a.dcm", answer())
-        assert not journal.write("b", "b.dcm", ServerUnavailableError("gone"))
-        assert "b" not in journal
     assert path.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerUnavailableError("gone"),
+        ContractError("newer than this SDK"),
+        MissingExtraError("codecs", "JPEG 2000"),
+        RadserveError("the audit log cannot be written"),
+        UnsupportedTransferSyntaxError("no decoder is installed", is_final=False),
+        DecodeError("the decoder was killed", is_final=False),
+    ],
+)
+def test_what_is_not_the_inputs_fault_is_not_written(path: Path, error: RadserveError) -> None:
+    with Journal.open(path, model="writer") as journal:
+        assert not journal.write("a", "a.dcm", error)
+        assert ("a" in journal, journal.refused) == (False, 0)
+    assert path.read_bytes() == b""
 
 
 def test_a_run_goes_on_with_what_is_there(path: Path) -> None:
@@ -245,8 +271,9 @@ def test_a_name_that_is_no_text_can_be_written_and_read_again() -> None:
     assert to_line({"input": "王"}) == '{"input": "王"}\n'
 
 
-def test_what_a_file_refused_stays_refused(path: Path) -> None:
+@pytest.mark.parametrize("kind", [DecodeError, OutOfScopeError, UnsupportedTransferSyntaxError, InputError])
+def test_what_a_file_refused_stays_refused(path: Path, kind: type[InputError]) -> None:
     with Journal.open(path, model="writer") as journal:
-        journal.write("a", "a.dcm", DecodeError("cut"))
+        journal.write("a", "a.dcm", kind("cut"))
     with Journal.open(path, model="writer", resume=True) as journal:
         assert ("a" in journal, journal.refused) == (True, 1)

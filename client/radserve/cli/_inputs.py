@@ -43,7 +43,7 @@ class Item:
             raw = self.given if isinstance(self.given, bytes) else Path(self.name).read_bytes()
             return raw.decode()
         except OSError as error:
-            return InputError(f"the file cannot be read: {error.strerror}")
+            return InputError(f"the file cannot be read: {error.strerror}", is_final=False)
         except UnicodeDecodeError:
             return InputError("the file is not UTF-8 text")
 
@@ -57,15 +57,6 @@ class Item:
             with suppress(OSError):
                 return file_key(self.name)
         return None
-
-    def is_readable(self) -> bool:
-        """Whether what was refused was at least read."""
-        if isinstance(self.given, bytes) or self.given != self.name:
-            return True
-        with suppress(OSError), Path(self.name).open("rb") as stream:
-            stream.read(1)
-            return True
-        return False
 
 
 @dataclass

@@ -193,8 +193,7 @@ def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
                 if away == _PATIENCE:
                     raise cast("RadserveError", answer)
                 more = {"label_map": str(label_map)} if label_map else {}
-                was_read = type(answer) is not InputError or item.is_readable()
-                if not (was_read and journal.write(key, item.name, answer, **more)):
+                if not journal.write(key, item.name, answer, **more):
                     unanswered += 1
                     told = f"radserve: {item.name}: {type(answer).__name__}: {answer}"
                     progress.console.print(printable(told), highlight=False, soft_wrap=True)
@@ -202,7 +201,7 @@ def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
         parts = [f"{len(journal) - journal.refused} answered", f"{journal.refused} refused"]
         if len(journal.versions) > 1:
             parts.append(f"by versions {', '.join(map(str, sorted(journal.versions)))}")
-        if any(key not in journal for key in left):
-            parts.append("the rest not yet: run again with --resume")
+        if rest := sum(key not in journal for key in left):
+            parts.append(f"{rest} left: run again with --resume")
         typer.echo(f"{journal.path}: {', '.join(parts)}")
     return journal.refused + unanswered

@@ -151,7 +151,7 @@ def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:
     decoder = decoder_of(syntax, found.precision)
     if decoder is None or not is_installed(syntax, decoder):
         msg = f"no decoder for {syntax.name} is installed: pip install 'radserve[codecs]'"
-        raise UnsupportedTransferSyntaxError(msg)
+        raise UnsupportedTransferSyntaxError(msg, is_final=False)
     decode = decode_isolated if needs_isolation(decoder) else decode_here
     decoded = decode(found.data, syntax, decoder, options)
     if decoded.stored.shape[:2] != (rows, columns):

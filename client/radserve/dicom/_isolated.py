@@ -44,6 +44,7 @@ HEADER = struct.Struct("<QII")  # number of the request, bytes of the JSON text,
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from radserve.dicom._decoder_process import main; main()"
 _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _STOPPED = 1
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 _TIMED_OUT = (-signal.SIGXCPU, -signal.SIGALRM)
 
 
@@ -196,7 +197,7 @@ class _Processes:
             process = _Process()
         except OSError as error:
             msg = f"no process to decode in can be started: {error.strerror}"
-            raise UnsupportedTransferSyntaxError(msg) from None
+            raise UnsupportedTransferSyntaxError(msg, is_final=False) from None
         with self._lock:
             self._busy.add(process)
         return process
@@ -238,13 +239,15 @@ def _swollen() -> DecodeError:
 def _failure(status: int, *, started: bool) -> DecodeError | UnsupportedTransferSyntaxError:
     if not started:
         msg = f"no process to decode in can be started: {sys.executable or 'Python'} ended with status {status}"
-        return UnsupportedTransferSyntaxError(msg)
+        return UnsupportedTransferSyntaxError(msg, is_final=False)
     if status in _TIMED_OUT:
-        return DecodeError("a frame takes longer to decode than one of its size may: it is damaged, or made to stall")
+        msg = "a frame takes longer to decode than one of its size may: it is damaged, or made to stall"
+        return DecodeError(msg, is_final=status == -signal.SIGXCPU)  # a busy machine, too, takes long by the clock
     if status == OUT_OF_MEMORY:
         return _swollen()
-    if status == -signal.SIGKILL:
-        return DecodeError("the decoder was killed at a frame, as where a machine or container runs out of memory")
+    if status in _FROM_OUTSIDE:
+        msg = "the decoder was killed at a frame, as where a machine or container runs out of memory"
+        return DecodeError(msg, is_final=False)
     return DecodeError("the decoder crashed on a frame: the file is damaged, fetch it again")
 
 

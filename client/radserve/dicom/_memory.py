@@ -34,8 +34,10 @@ def out_of_memory() -> DecodeError:
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     set_limits = [limit for limit in limits if limit != resource.RLIM_INFINITY]
     if not set_limits:
-        return DecodeError("there is too little memory to read the file: it is damaged, or too large for this machine")
-    return DecodeError(
-        f"the file takes more than {min(set_limits) >> 20} MiB of memory to read, the limit of the process that reads"
-        " it: it is damaged, or one for predict(), which sets no limit"
-    )
+        msg = "there is too little memory to read the file: it is damaged, or too large for this machine"
+    else:
+        msg = (
+            f"the file takes more than {min(set_limits) >> 20} MiB of memory to read, the limit of the process that"
+            " reads it: it is damaged, or one for predict(), which sets no limit"
+        )
+    return DecodeError(msg, is_final=False)

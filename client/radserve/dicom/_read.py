@@ -71,7 +71,7 @@ def _read_bytes(path: Path) -> bytes:
         # The path may hold a patient's name: only the reason is told.
         reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
         msg = f"the file cannot be read: {reason}"
-        raise InputError(msg) from None
+        raise InputError(msg, is_final=not isinstance(error, OSError)) from None
 
 
 def _parse(data: bytes) -> Dataset:

@@ -187,7 +187,7 @@ def _in_folder(folder: Path) -> list[DicomSource]:
                     raise InputError(_too_many())
     except OSError as error:
         msg = f"the folder cannot be read: {error.strerror}"
-        raise InputError(msg) from None
+        raise InputError(msg, is_final=False) from None
     return sorted(found, key=str)
 
 
