@@ -14,10 +14,13 @@ from support.leftovers import children
 from support.servers import wait_until
 
 from radserve import AsyncClient, Classification, Client, DecodeError, InputError, OutOfScopeError, Progress, Rejection
+from radserve._codec import prepare_step
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from radserve._codec import Prepare, Prepared
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT, MR, CUT = (TEST_FILES / name for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
@@ -76,12 +79,57 @@ def test_progress_is_told_with_each_answer(server: EmbeddedServer, many: Callabl
 
 
 @both
-@pytest.mark.parametrize("refused", ["timeout_s", "queue_timeout_s"])
+@pytest.mark.parametrize("refused", [{"timeout_s": -1}, {"queue_timeout_s": -1}, {"priority": "routine"}])
 def test_what_no_input_could_be_given_is_refused_at_once(
-    server: EmbeddedServer, many: Callable[..., list[Any]], refused: str
+    server: EmbeddedServer, many: Callable[..., list[Any]], refused: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match=refused):
-        many(server.grpc_url, "triage", ["text"], **{refused: -1})
+    with pytest.raises(InputError, match=next(iter(refused))):
+        many(server.grpc_url, "triage", ["text"], **refused)
+
+
+class Unsized(pydicom.Dataset):
+    """Its pixels cannot be had."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "PixelData":
+            raise OSError("WANG")  # noqa: EM101 - as pydicom does, with a path
+        return super().__getattr__(name)
+
+
+@both
+@pytest.mark.parametrize("processes", [False, True])
+def test_what_is_no_input_is_refused_where_it_stands(
+    server: EmbeddedServer,
+    many: Callable[..., list[Any]],
+    processes: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with CT.open("rb") as file:
+        sources = [CT, "a\0b", None, 7, Unsized(), endless, [CT, file], file, CT]
+        answers = many(server.grpc_url, "brightness", sources, processes=processes, workers=2)
+    assert [isinstance(answer, Classification) for answer in answers] == [True, *[False] * 7, True]
+    assert all(isinstance(answer.error, InputError) for answer in answers[1:-1])
+    assert not [answer for answer in answers[1:-1] if "WANG" in str(answer.error)]
+
+
+@both
+@pytest.mark.parametrize("processes", [False, True])
+def test_reading_and_waiting_for_it_is_not_the_servers_time(
+    server: EmbeddedServer,
+    many: Callable[..., list[Any]],
+    processes: bool,  # noqa: FBT001 - a parameter
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(step: Prepare) -> Prepared:
+        threading.Event().wait(0.4)
+        return prepare_step(step)
+
+    monkeypatch.setattr("radserve._workers._preparing.prepare_step", slow)
+    monkeypatch.setattr("radserve._workers._pool._Child.ask", lambda _self, step: slow(step))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    answers = many(server.grpc_url, "brightness", [CT] * 6, processes=processes, timeout_s=1.5)
+    assert [type(answer) for answer in answers] == [Classification] * 6
 
 
 @both

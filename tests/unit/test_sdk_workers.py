@@ -9,11 +9,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import numpy as np
 import pydicom
 import pytest
@@ -23,9 +23,13 @@ from support.servers import wait_until
 
 from radserve import errors
 from radserve._codec import Prepare, prepare_step
-from radserve._workers import Preparing, StartError, Workers, _preparing
-from radserve._workers._messages import receive, unpack_answer
+from radserve._codec._prepared import Prepared
+from radserve._workers import Preparing, StartError, Workers, _pool, _preparing
+from radserve._workers._messages import AnswerError, receive_answer, send_answer
 from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, OutOfScopeError
+from radserve.preprocess import Placement
+from radserve.preprocess._geometry import Span
+from radserve.sources import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,12 +163,6 @@ def test_an_input_that_takes_too_much_memory_is_refused_by_the_limits_name(
         workers.submit(step(large())).result()
 
 
-def test_an_answer_larger_than_the_worker_itself_is_not_waited_for() -> None:
-    claim = io.BytesIO((2**63).to_bytes(8, "little"))
-    with pytest.raises(ValueError, match=r"^$"):
-        receive(claim, 2**31)
-
-
 def test_a_worker_knows_no_secrets_and_leaves_no_core(
     start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,23 +233,98 @@ def test_where_no_process_can_be_started_that_is_said(
         start().submit(step()).result()
 
 
-class Evil:
-    """Runs a command where it is unpickled."""
+def answered(*answers: Any) -> io.BytesIO:
+    stream = io.BytesIO()
+    for answer in answers:
+        send_answer(stream, answer)
+    stream.seek(0)
+    return stream
 
-    def __init__(self, function: Callable[..., Any], *given: Any) -> None:
-        self._reduced = function, given
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._reduced
+def test_what_was_prepared_arrives_as_it_was() -> None:
+    inputs = {
+        "IMAGE": np.arange(12, dtype="<u2").reshape(1, 3, 4)[:, ::-1],
+        "NONE": np.zeros((0, 2), "<f4"),
+        "FLAG": np.array([[True]]),
+    }
+    span = Span(source=4, start=0, used=4, wire=4, offset=0, length=4)
+    geometry = Geometry(
+        position_mm=(1.0, 2.0, 3.0),
+        row_cosines=(1.0, 0.0, 0.0),
+        column_cosines=(0.0, 1.0, 0.0),
+        pixel_spacing_mm=(0.5, cast("float", np.float64(0.5))),
+    )
+    placement = Placement(rows=span, columns=span)
+    sent = Prepared(
+        inputs=inputs, sop_instance_uids=("1.2",), placement=placement, geometry=geometry, images=(("1.2", None),)
+    )
+    stream = answered(sent, None)
+    got = receive_answer(stream, 2**20)
+    assert isinstance(got, Prepared)
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(got.inputs[name], array)
+        assert got.inputs[name].dtype == array.dtype
+    assert msgspec.structs.replace(got, inputs={}) == msgspec.structs.replace(sent, inputs={})
+    assert receive_answer(stream, 0) is None, "the next answer begins where this one ends"
+
+
+def _said(header: object, rest: bytes = b"") -> bytes:
+    packed = msgspec.msgpack.encode(header)
+    return len(packed).to_bytes(8, "little") + packed + rest
+
+
+def _claimed(dtype: str, shape: list[int], rest: bytes = b"") -> bytes:
+    return _said({"prepared": {"inputs": {"IMAGE": {"dtype": dtype, "shape": shape}}}}, rest)
 
 
 @pytest.mark.parametrize(
-    "message",
-    [Evil(os.system, "true"), Evil(prepare_step, 1), Evil(eval, "1"), Evil(getattr, "a", "upper"), Workers, time.sleep],
+    "answer",
+    [
+        (2**63).to_bytes(8, "little"),
+        (9).to_bytes(8, "little") + b"\xffgarbage.",
+        _said([1]),
+        _said({"prepared": {"inputs": {"IMAGE": 1}}}),
+        _claimed("|O", [1], b"A" * 8),
+        _claimed("<U9", [1], b"A" * 36),
+        _claimed("(1000,1000)f8", [1]),
+        _claimed("|u1", [2**62]),
+        _claimed("|u1", [2**40, 0, 2**40, 2**40]),
+        _claimed("|u1", [-1, -1]),
+        _said({"refusal": {"kind": "SystemExit", "said": [], "attributes": {}}}),
+        _said({"refusal": {"kind": "DecodeError", "said": [1], "attributes": {}}}),
+        _said({"refusal": {"kind": "DecodeError", "said": [], "attributes": {"x": [[]]}}}),
+        len(pickle.dumps(os.system)).to_bytes(8, "little") + pickle.dumps(os.system),
+    ],
 )
-def test_a_worker_that_was_taken_over_cannot_take_over_its_parent(message: object) -> None:
-    with pytest.raises(pickle.UnpicklingError):
-        unpack_answer(bytearray(pickle.dumps(message, protocol=5)))
+def test_a_worker_that_was_taken_over_cannot_take_over_its_parent(answer: bytes) -> None:
+    with pytest.raises(AnswerError):
+        receive_answer(io.BytesIO(answer), 2**20)
+
+
+def test_half_an_answer_is_the_end_of_the_worker() -> None:
+    with pytest.raises(EOFError):
+        receive_answer(io.BytesIO(_claimed("|u1", [8], b"1234")), 2**20)
+
+
+def test_a_worker_that_was_stopped_is_ended_at_its_limit(
+    start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pool, "_WATCHED_S", 0.05)
+    before = children()
+    workers = start()
+    workers.submit(step()).result()
+    (child,) = workers._children
+    child._limit_s = 0.2
+    os.kill(_only_child(before), signal.SIGSTOP)
+    with pytest.raises(DecodeError, match=r"more than 0\.2 s"):
+        workers.submit(step()).result(20)
+    assert workers.submit(step()).result(20)
+
+
+def test_what_cannot_leave_this_process_is_refused(workers: Workers) -> None:
+    with CT.open("rb") as file, pytest.raises(InputError, match="handed"):
+        workers.submit(step([file])).result(20)
+    assert workers.submit(step()).result(20)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +340,10 @@ def test_a_worker_that_was_taken_over_cannot_take_over_its_parent(message: objec
     ],
 )
 def test_errors_reach_other_processes_whole(error: errors.RadserveError) -> None:
-    for copy in (pickle.loads(pickle.dumps(error)), unpack_answer(bytearray(pickle.dumps(error, protocol=5)))):  # noqa: S301 - our own
+    copies = [pickle.loads(pickle.dumps(error))]  # noqa: S301 - our own
+    if not isinstance(error, errors.ServerError | errors.ExportError):  # of no input, so of no worker
+        copies.append(receive_answer(answered(error), 0))
+    for copy in copies:
         assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 

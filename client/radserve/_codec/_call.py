@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from radserve._codec._deadline import Deadline
 from radserve.errors import ClientClosedError, InputError
-from radserve.options import ClientOptions
+from radserve.options import ClientOptions, Priority
 
 if TYPE_CHECKING:
     from radserve.audit import AuditLog
     from radserve.contracts import Contract, Policy
-    from radserve.options import TLS, Priority, RetryPolicy
+    from radserve.options import TLS, RetryPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,12 @@ class CallOptions:
     audit: AuditLog | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a queue timeout that is no time."""
+        """Refuse a queue timeout that is no time, and a priority that is none."""
         if self.queue_timeout_s is not None and not _is_time(self.queue_timeout_s):
             msg = "queue_timeout_s must be a finite number of seconds above 0"
+            raise InputError(msg)
+        if not (self.priority is None or isinstance(self.priority, Priority)):
+            msg = f"priority must be one of {', '.join(f'Priority.{one.name}' for one in Priority)}"
             raise InputError(msg)
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from radserve.errors import DeadlineExceededError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LONGEST_S = 86_400.0
 
@@ -39,3 +44,12 @@ class Deadline:
     def remaining_or_zero_s(self) -> float:
         """Seconds left, 0 where there are none."""
         return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count the time that something takes."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - begin

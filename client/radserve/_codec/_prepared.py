@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from numpy.typing import NDArray
+
+from radserve.preprocess import Placement
+from radserve.sources import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from radserve.dicom import DicomSource
-    from radserve.preprocess import Placement
-    from radserve.sources import Geometry
 
 Source: TypeAlias = "DicomSource | Sequence[DicomSource] | NDArray[Any]"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """An input that is ready to be sent.
 
     Attributes:
@@ -44,6 +44,8 @@ class Prepared:
     pixel_spacing_mm: tuple[float, float] | None = None
     geometry: Geometry | None = None
     images: tuple[tuple[str | None, int | None], ...] = ()
+
+    __repr__ = object.__repr__  # the pixels are a patient's
 
 
 def batches(prepared: Prepared, max_batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:

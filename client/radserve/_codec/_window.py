@@ -130,21 +130,25 @@ def numbered(sources: Iterable[S], failures: list[Exception]) -> Iterator[tuple[
 
 
 def size_of(source: object, *, reads_text: bool) -> int:
-    """Bytes of an input, as far as they are known without reading it.
+    """Bytes of an input, as far as they are known without reading it; 0 of what is none, which who reads it refuses.
 
     Args:
         source: As for ``predict``.
         reads_text: Whether a str is a report's text, and not a path.
     """
-    if isinstance(source, list | tuple):
-        return sum(size_of(one, reads_text=reads_text) for one in source)
+    try:
+        if isinstance(source, list | tuple):
+            return sum(_size_of_one(one, reads_text=reads_text) for one in source)
+        return _size_of_one(source, reads_text=reads_text)
+    except Exception:  # noqa: BLE001 - whatever a caller's object does when it is looked at
+        return 0
+
+
+def _size_of_one(source: object, *, reads_text: bool) -> int:
     if isinstance(source, bytes | bytearray) or (reads_text and isinstance(source, str)):
         return len(source)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        try:
-            return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
-        except OSError:  # whoever reads it says what is wrong with it
-            return 0
+        return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     pixels = source if hasattr(source, "nbytes") else getattr(source, "PixelData", b"")
     return int(pixels.nbytes) if hasattr(pixels, "nbytes") else len(cast("Sized", pixels))

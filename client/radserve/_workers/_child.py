@@ -32,15 +32,15 @@ def main() -> None:
 
     # Here, not above: what is imported counts neither as a failure of the first input nor against its time.
     from radserve._codec import prepare_step  # noqa: PLC0415 - see above
-    from radserve._workers._messages import OUT_OF_MEMORY, receive, send, too_large, unpack_request  # noqa: PLC0415 - see above
+    from radserve._workers._messages import OUT_OF_MEMORY, receive_request, send_answer, too_large  # noqa: PLC0415 - see above
     from radserve.errors import DecodeError, RadserveError  # noqa: PLC0415 - see above
 
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a patient's pixels
-    send(answers, None)
+    send_answer(answers, None)
     try:
         while True:
-            step = unpack_request(receive(requests))
+            step = receive_request(requests)
             # Unhandled, the signal ends the process in the middle of whatever a decoder does.
             signal.setitimer(signal.ITIMER_REAL, limit_s)
             answer: Prepared | RadserveError
@@ -53,7 +53,7 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 - what it says may quote the file
                 answer = DecodeError(f"the input cannot be prepared ({type(error).__name__})")
             signal.setitimer(signal.ITIMER_REAL, 0)
-            send(answers, answer)
+            send_answer(answers, answer)
     except (EOFError, BrokenPipeError):
         return
     except MemoryError:

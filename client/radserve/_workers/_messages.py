@@ -1,20 +1,51 @@
-"""Messages between this process and a worker, over pipes."""
+"""Messages between this process and a worker, over pipes.
+
+A hostile file may have taken over the worker that answers: nothing of what it
+says is unpickled, claims of sizes are bounded, and arrays are of the wire's types.
+"""
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
-from dataclasses import is_dataclass
-from enum import Enum
-from io import BytesIO
 from typing import IO, Any
 
+import msgspec
+import numpy as np
+
+from radserve import errors
+from radserve._codec import Prepared
+from radserve.contracts import Datatype
 from radserve.errors import DecodeError, RadserveError
 
 OUT_OF_MEMORY = 3  # exit status of a worker that cannot even take an input, or give its answer
 _LENGTH = struct.Struct("<Q")
-# What numpy's arrays are made of again, by the names of numpy 1.26 and 2.
-_NUMPY = {"_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar"}
+_MOST_HEADER_BYTES = 2**24
+_ERRORS = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, RadserveError)
+}
+_DTYPES = {datatype.numpy.str: datatype.numpy for datatype in Datatype if not datatype.numpy.hasobject}
+
+
+class AnswerError(ValueError):
+    """A worker answered something unexpected."""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    kind: str
+    said: tuple[str, ...]
+    attributes: dict[str, str | int | float | bool | None]
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    prepared: Prepared | None = None
+    refusal: _Refusal | None = None
+
+
+class _Array(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def too_large(memory_bytes: int) -> DecodeError:
@@ -25,59 +56,107 @@ def too_large(memory_bytes: int) -> DecodeError:
     )
 
 
-def send(stream: IO[bytes], message: object) -> None:
+def pack_request(step: object) -> bytes:
+    """Make a message of a step.
+
+    Raises:
+        Exception: It holds something that stays in its process, such as an open file.
+    """
+    return pickle.dumps(step, protocol=5)
+
+
+def send(stream: IO[bytes], message: bytes) -> None:
     """Write one message."""
-    data = pickle.dumps(message, protocol=5)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
+    stream.write(_LENGTH.pack(len(message)))
+    stream.write(message)
     stream.flush()
 
 
-def receive(stream: IO[bytes], most_bytes: int | None = None) -> bytearray:
-    """Read one message, still packed.
+def receive_request(stream: IO[bytes]) -> Any:  # noqa: ANN401 - a step
+    """Read one step, which this project's own process has packed.
 
     Raises:
         EOFError: The other side has ended.
-        ValueError: The message claims to be larger than ``most_bytes``.
     """
     (size,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
-    if most_bytes is not None and size > most_bytes:
-        raise ValueError
-    return _read(stream, size)
+    return pickle.loads(_read(stream, size))  # noqa: S301 - of who started this one
+
+
+def send_answer(stream: IO[bytes], answer: Prepared | RadserveError | None) -> None:
+    """Write one answer; arrays follow as they lie in memory, without a copy."""
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def described(value: Any) -> _Array:  # noqa: ANN401 - what msgspec does not know
+        if isinstance(value, np.generic):  # a number that numpy computed
+            return value.item()  # type: ignore[no-any-return]
+        arrays.append(np.ascontiguousarray(value))
+        return _Array(arrays[-1].dtype.str, arrays[-1].shape)
+
+    packed = _Answer()
+    if isinstance(answer, RadserveError):
+        attributes = {name: value for name, value in vars(answer).items() if name != "__notes__"}
+        packed = _Answer(refusal=_Refusal(type(answer).__name__, tuple(map(str, answer.args)), attributes))
+    elif answer is not None:
+        packed = _Answer(prepared=answer)
+    send(stream, msgspec.msgpack.encode(packed, enc_hook=described))
+    for array in arrays:
+        stream.write(array.reshape(-1).view(np.uint8).data)
+    stream.flush()
+
+
+def receive_answer(stream: IO[bytes], most_bytes: int) -> Prepared | RadserveError | None:
+    """Read one answer: what was prepared, why it was not, or that the worker is ready.
+
+    Args:
+        stream: The worker's.
+        most_bytes: The largest that arrays may be.
+
+    Raises:
+        EOFError: The other side has ended.
+        AnswerError: It is none that the worker could have given.
+    """
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def allocated(_: type, value: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - what msgspec has read
+        described = msgspec.convert(value, _Array)
+        dtype = _DTYPES[described.dtype]
+        size = dtype.itemsize * math.prod(described.shape)
+        if min(described.shape, default=0) < 0 or size + sum(array.nbytes for array in arrays) > most_bytes:
+            raise ValueError
+        arrays.append(np.empty(described.shape, dtype))
+        return arrays[-1]
+
+    (size,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    if size > _MOST_HEADER_BYTES:
+        raise AnswerError
+    header = _read(stream, size)
+    try:
+        answer = msgspec.msgpack.decode(header, type=_Answer, dec_hook=allocated)
+        refusal = None if answer.refusal is None else _error(answer.refusal)
+    except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError, MemoryError, RecursionError):
+        raise AnswerError from None
+    for array in arrays:
+        _fill(stream, array.reshape(-1).view(np.uint8).data)
+    return refusal or answer.prepared
+
+
+def _error(refusal: _Refusal) -> RadserveError:
+    kind = _ERRORS[refusal.kind]
+    error: RadserveError = kind.__new__(kind)
+    error.args = refusal.said
+    vars(error).update(refusal.attributes)
+    return error
 
 
 def _read(stream: IO[bytes], size: int) -> bytearray:
     data = bytearray(size)
-    view = memoryview(data)
+    _fill(stream, memoryview(data))
+    return data
+
+
+def _fill(stream: IO[bytes], view: memoryview) -> None:
     while view:
         count = stream.readinto(view)  # type: ignore[attr-defined]  # of every binary stream
         if not count:
             raise EOFError
         view = view[count:]
-    return data
-
-
-def unpack_request(data: bytearray) -> Any:  # noqa: ANN401 - a step
-    """What this project's own process has packed."""
-    return pickle.loads(data)  # noqa: S301 - of who started this one
-
-
-def unpack_answer(data: bytearray) -> Any:  # noqa: ANN401 - what was prepared, or an error
-    """What a worker has packed, which a hostile file may have taken over: plain values, arrays and errors alone.
-
-    Raises:
-        UnpicklingError: There is something else in it.
-    """
-    return _Answer(BytesIO(data)).load()
-
-
-class _Answer(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - pickle's signature
-        package = module.partition(".")[0]
-        if (package == "numpy" and name in _NUMPY) or package == "radserve":
-            found = super().find_class(module, name)
-            kind = found if isinstance(found, type) else object
-            if package == "numpy" or is_dataclass(kind) or issubclass(kind, RadserveError | Enum):
-                return found
-        msg = "a worker answered something unexpected"
-        raise pickle.UnpicklingError(msg)

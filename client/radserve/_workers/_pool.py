@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing.spawn
 import os
-import pickle
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from radserve._workers._messages import OUT_OF_MEMORY, receive, send, too_large, unpack_answer
-from radserve.errors import DecodeError, RadserveError
+from radserve._workers._messages import OUT_OF_MEMORY, AnswerError, pack_request, receive_answer, send, too_large
+from radserve.errors import DecodeError, InputError, RadserveError
 
 if TYPE_CHECKING:
     from radserve._codec import Prepare, Prepared, Source
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MEMORY_LIMIT_BYTES = 2**31
 LIMIT_S = 30.0
 _DYING_S = 1.0
+_START_LIMIT_S = 60.0
+_WATCHED_S = 1.0  # how often, and so how much longer than its limit a worker may take that does not even end itself
 # Not -m: a hostile or mere namesake numpy.py in the current folder would come first. The path is the caller's.
 _BOOT = "import sys; sys.path[:] = sys.argv[4:]; from radserve._workers._child import main; main()"
 _CRASHED = "the process that read the file crashed: the file is damaged, fetch it again"
@@ -58,6 +61,8 @@ class Workers:
         self._closed = False
         self._children: set[_Child] = set()
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        self._over = threading.Event()
+        self._threads.append(threading.Thread(target=self._watch, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -76,6 +81,7 @@ class Workers:
             self._closed = True
             for child in self._children:
                 child.kill()
+        self._over.set()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -105,6 +111,14 @@ class Workers:
             else:
                 future.set_result(answer)
         self._drop(child)
+
+    def _watch(self) -> None:
+        """End workers that were stopped, and so cannot end themselves at their limit."""
+        while not self._over.wait(_WATCHED_S):
+            with self._lock:
+                for child in self._children:
+                    if child.overdue_s > _WATCHED_S:
+                        child.kill()
 
     def _start(self) -> _Child:
         with self._lock:
@@ -150,6 +164,7 @@ class _Child:
         except OSError as error:
             msg = f"no worker process can be started: {error.strerror}"
             raise StartError(msg) from None
+        self._due = time.monotonic() + _START_LIMIT_S
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
 
@@ -157,34 +172,49 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def overdue_s(self) -> float:
+        """For how long it should have answered."""
+        return time.monotonic() - self._due
+
     def wait_until_ready(self) -> None:
         try:
-            unpack_answer(receive(self._answers, self._memory_limit_bytes))
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            receive_answer(self._answers, 0)
+        except (OSError, EOFError, AnswerError):
             msg = f"a worker process ended with status {self._process.wait()} before its first input"
             raise StartError(msg) from None
+        self._due = math.inf
 
-    def ask(self, step: Prepare) -> Any:  # noqa: ANN401 - what was prepared, or an error of the input
-        """What the process answers.
+    def ask(self, step: Prepare) -> Prepared | RadserveError:
+        """What the process answers: what was prepared, or what is wrong with the input.
 
         Raises:
             DecodeError: It died of the input.
         """
         try:
-            send(self._requests, step)
-            return unpack_answer(receive(self._answers, self._memory_limit_bytes))
+            request = pack_request(step)
+        except Exception as error:  # noqa: BLE001 - whatever an object does that is none of the sources known here
+            msg = f"the input cannot be handed to a worker process ({type(error).__name__}): give a path or bytes"
+            return InputError(msg)
+        self._due = time.monotonic() + self._limit_s
+        try:
+            send(self._requests, request)
+            if (answer := receive_answer(self._answers, self._memory_limit_bytes)) is not None:
+                return answer
         except (OSError, EOFError):
             with suppress(subprocess.TimeoutExpired):  # it may have closed the pipe instead of dying
                 raise self._failure(self._process.wait(timeout=_DYING_S)) from None
-        except (ValueError, pickle.UnpicklingError):
+        except AnswerError:
             pass
+        finally:
+            self._due = math.inf
         self.kill()
         raise DecodeError(_CRASHED)
 
     def _failure(self, status: int) -> DecodeError:
         if status == OUT_OF_MEMORY:
             return too_large(self._memory_limit_bytes)
-        if status == -signal.SIGALRM:
+        if status == -signal.SIGALRM or self.overdue_s > 0:
             return DecodeError(f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall")
         if status == -signal.SIGKILL:
             return DecodeError(_KILLED)

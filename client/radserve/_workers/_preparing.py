@@ -31,14 +31,17 @@ class Preparing:
     Args:
         processes: Whether to use other processes; None where it pays.
         workers: Most inputs prepared at the same time.
+
+    Attributes:
+        at_once: How many are, at most: more than there are processors only take the
+            interpreter from each other, and from those that wait for answers.
     """
 
     def __init__(self, workers: int, *, processes: bool | None) -> None:
-        self._count = min(workers, len(os.sched_getaffinity(0)))
+        self.at_once = min(workers, len(os.sched_getaffinity(0)))
         self._wanted = processes
         self._lock = threading.Lock()
-        # More threads than processors only take the interpreter from each other, and from those that wait for answers.
-        self._turn = threading.Semaphore(self._count)
+        self._turn = threading.Semaphore(self.at_once)
         self._workers: Workers | None = None
         self._spent_s = 0.0
         self._prepared = 0
@@ -50,34 +53,35 @@ class Preparing:
 
     def submit(self, step: Prepare) -> Future[Prepared] | None:
         """Have a worker process carry out a step; None where this process had better do it itself."""
-        source = step.source[0] if isinstance(step.source, list | tuple) and step.source else step.source
-        if isinstance(step.contract.input, TextInput) or not isinstance(source, str | os.PathLike | bytes):
+        sources = step.source if isinstance(step.source, list | tuple) else (step.source,)
+        is_file = all(isinstance(one, str | os.PathLike | bytes) for one in sources)
+        if isinstance(step.contract.input, TextInput) or not is_file:
             return None  # nothing to decode, or costly to hand over
         with self._lock:
             if self._workers is None and self._pays():
-                self._workers = Workers(self._count)
+                self._workers = Workers(self.at_once)
             return None if self._workers is None or self._wanted is False else self._workers.submit(step)
 
     def here(self, step: Prepare) -> Prepared:
         """Carry out a step in this thread."""
-        with self._turn:
-            begin = time.thread_time()
-            try:
-                return prepare_step(step)
-            finally:
-                with self._lock:
-                    self._spent_s += time.thread_time() - begin
-                    self._prepared += 1
+        begin = time.thread_time()
+        try:
+            return prepare_step(step)
+        finally:
+            with self._lock:
+                self._spent_s += time.thread_time() - begin
+                self._prepared += 1
 
     def __call__(self, step: Prepare) -> Prepared:
-        """Carry out a step, and wait for it."""
-        submitted = self.submit(step)
-        if submitted is not None:
-            try:
-                return submitted.result()
-            except StartError:
-                self.stay_here()
-        return self.here(step)
+        """Carry out a step when it is its turn, and wait for it."""
+        with self._turn:
+            submitted = self.submit(step)
+            if submitted is not None:
+                try:
+                    return submitted.result()
+                except StartError:
+                    self.stay_here()
+            return self.here(step)
 
     def stay_here(self) -> None:
         """Go without worker processes: none can be started."""
@@ -93,4 +97,4 @@ class Preparing:
     def _pays(self) -> bool:
         if self._wanted is not None:
             return self._wanted
-        return self._count > 1 and self._spent_s > max(START_S, LEAST_S * self._prepared)
+        return self.at_once > 1 and self._spent_s > max(START_S, LEAST_S * self._prepared)

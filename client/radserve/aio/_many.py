@@ -54,6 +54,7 @@ def predict_many(
     reads_text = isinstance(cell.contract.input, TextInput)
     at_once = asyncio.Semaphore(count)
     preparing = Preparing(count, processes=processes)
+    turn = asyncio.Semaphore(preparing.at_once)
 
     async def prepare(step: Prepare) -> Prepared:
         if (submitted := preparing.submit(step)) is not None:
@@ -65,8 +66,15 @@ def predict_many(
 
     async def answer(index: int, source: Source) -> Prediction | Rejection:
         async with at_once:
+            call = start()
+
+            async def prepare_in_turn(step: Prepare) -> Prepared:
+                with call.deadline.stopped():
+                    async with turn:
+                        return await prepare(step)
+
             try:
-                return await session.run(predict_flow(cell, source, start()), prepare)
+                return await session.run(predict_flow(cell, source, call), prepare_in_turn)
             except ClientClosedError:
                 raise
             except RadserveError as error:

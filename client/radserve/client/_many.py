@@ -17,7 +17,7 @@ from radserve.results import Rejection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from radserve._codec import CallOptions, ContractCell, Prediction, Source
+    from radserve._codec import CallOptions, ContractCell, Prediction, Prepare, Prepared, Source
     from radserve.client._session import Session
     from radserve.results import Progress
 
@@ -57,8 +57,14 @@ def predict_many(
     transport = Cancellable(session.transport)
 
     def answer(index: int, source: Source) -> Prediction | Rejection:
+        call = start()
+
+        def prepare(step: Prepare) -> Prepared:
+            with call.deadline.stopped():
+                return preparing(step)
+
         try:
-            return run(predict_flow(cell, source, start()), transport, preparing)
+            return run(predict_flow(cell, source, call), transport, prepare)
         except ClientClosedError:
             raise
         except RadserveError as error:

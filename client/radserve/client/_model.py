@@ -121,7 +121,7 @@ class Model(Generic[R]):
             sources: As for ``predict``; taken one by one.
             frame: Which frame of each.
             priority: How urgent they are.
-            timeout_s: Time budget of each.
+            timeout_s: Time budget of each, from when it has been read.
             queue_timeout_s: As for ``predict``, of each.
             workers: Inputs worked on at the same time.
             processes: Whether to read files in other processes; None where it pays.
