@@ -6,20 +6,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sdk_contracts import tensors
 
 from radserve.contracts import (
     SCHEMA_VERSION,
     Code,
     Contract,
+    Datatype,
     FixedWindow,
     ImageInput,
     Label,
     PercentileWindow,
     PixelAspect,
     Task,
+    TensorSpec,
     TextInput,
     WholeVolume,
     dump_contract,
@@ -110,6 +114,19 @@ def test_survives_the_round_trip_with_the_same_hash() -> None:
 def test_hostile_or_broken_contract_is_refused(path: str, value: object) -> None:
     with pytest.raises(ContractError, match="export the model again"):
         parse_contract(edited(path, value))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_all_inputs_hold_together_is_bounded(count: int) -> None:
+    inputs = tuple(TensorSpec(name=f"X{n}", dtype=Datatype.UINT8, dims=(2**27 + 1,)) for n in range(count))
+    given = dump_contract(tensors()).replace(
+        msgspec.json.encode(tensors().inputs, order="sorted").decode(), msgspec.json.encode(inputs).decode()
+    )
+    if count == 1:
+        assert parse_contract(given).inputs == inputs
+    else:
+        with pytest.raises(ContractError, match="256 MiB together"):
+            parse_contract(given)
 
 
 def test_newer_schema_is_refused_and_says_what_to_do() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -150,13 +151,28 @@ def test_a_report_with_more_tokens_than_the_model_reads_is_out_of_scope(count: i
             result(answer, TEXT)
 
 
-@pytest.mark.parametrize("raw", [b"\x05\0\0\0ab", b"\x01\0", b"\x02\0\0\0ab\x09"])
+@pytest.mark.parametrize("raw", [b"\x05\0\0\0ab", b"\x01\0", b"\x02\0\0\0ab\x09", b"", bytes(8)])
 def test_a_torn_bytes_output_is_not_trusted(raw: bytes) -> None:
-    made = service_pb2.ModelInferResponse(model_version="1")
+    with pytest.raises(InferenceFailedError, match="does not fill its shape"):
+        _codec.to_answer(tensors(), _of_bytes(raw), batch_size=1)
+
+
+def test_a_bytes_output_is_read_no_further_than_its_shape() -> None:
+    answer = _of_bytes(bytes(2**22))  # a million empty texts
+    tracemalloc.start()
+    try:
+        with pytest.raises(InferenceFailedError, match="does not fill its shape"):
+            _codec.to_answer(tensors(), answer, batch_size=1)
+        assert tracemalloc.get_traced_memory()[1] < 2**22 + 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def _of_bytes(raw: bytes) -> service_pb2.ModelInferResponse:
+    made = service_pb2.ModelInferResponse(model_name="raw", model_version="1")
     made.outputs.add(name="Y", datatype="BYTES", shape=[1, 1])
     made.raw_output_contents.append(raw)
-    with pytest.raises(InferenceFailedError):
-        _codec.to_answer(tensors(), made, batch_size=1)
+    return made
 
 
 def _config(name: str, text: str | None) -> model_config_pb2.ModelConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,9 @@ def from_bytes(raw: bytes, datatype: Datatype, shape: tuple[int, ...]) -> NDArra
     if not datatype.numpy.hasobject:
         return np.frombuffer(raw, dtype=datatype.numpy).reshape(shape)
     elements: list[bytes] = []
-    place = 0
+    place, count = 0, math.prod(shape)
     while place < len(raw):
-        if place + _LENGTH.size > len(raw):
+        if len(elements) >= count or place + _LENGTH.size > len(raw):
             raise ValueError(place)
         (length,) = _LENGTH.unpack_from(raw, place)
         place += _LENGTH.size + length

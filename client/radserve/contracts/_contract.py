@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from radserve.contracts._inputs import Combination, EveryImage, ImageInput, TextInput, WaveformInput
-from radserve.contracts._tensors import Code, Name, Struct, TensorSpec
+from radserve.contracts._tensors import MAX_TENSOR_BYTES, Code, Name, Struct, TensorSpec
 from radserve.contracts._wire import Evidence, Task, wire_tensors
 from radserve.errors import ContractError
 
@@ -99,6 +99,9 @@ class Contract(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a contract whose parts contradict each other."""
+        if sum(tensor.smallest_bytes for tensor in self.inputs) > MAX_TENSOR_BYTES:
+            msg = f"inputs of {self.name} are larger than {MAX_TENSOR_BYTES >> 20} MiB together"
+            raise ValueError(msg)
         expected = _expected_tensors(self)
         if expected is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum, IntEnum
 from typing import Annotated
 
@@ -93,15 +94,17 @@ class TensorSpec(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Bound what a caller could be made to allocate."""
-        count = self.dtype.numpy.itemsize
-        for dim in self.dims:
-            if dim == 0:
-                msg = f"tensor {self.name} has an axis of length 0"
-                raise ValueError(msg)
-            count *= abs(dim)
-        if count > MAX_TENSOR_BYTES:
+        if 0 in self.dims:
+            msg = f"tensor {self.name} has an axis of length 0"
+            raise ValueError(msg)
+        if self.smallest_bytes > MAX_TENSOR_BYTES:
             msg = f"tensor {self.name} is larger than {MAX_TENSOR_BYTES >> 20} MiB"
             raise ValueError(msg)
+
+    @property
+    def smallest_bytes(self) -> int:
+        """What one item holds, free axes of length 1 (of BYTES, the references alone)."""
+        return self.dtype.numpy.itemsize * math.prod(map(abs, self.dims))
 
 
 class Code(Struct, frozen=True, kw_only=True):
