@@ -8,8 +8,8 @@ import numpy as np
 
 from radserve._codec._arrays import canary, check_arrays, of_array
 from radserve._codec._prepared import Prepared, Source, batches
+from radserve._codec._report import report_array
 from radserve._codec._study import check_count, prepare_study
-from radserve._codec._wire import utf8
 from radserve.contracts import TEXT, EveryImage, FixedWindow, ImageInput, Policy, TextInput, WaveformInput, WholeVolume
 from radserve.errors import DecodeError, InputError, OutOfScopeError
 from radserve.preprocess import check_scope, image_to_wire, placement_of, waveform_to_wire
@@ -17,8 +17,6 @@ from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from radserve.contracts import Contract
     from radserve.dicom import DicomFile, DicomSource
@@ -38,10 +36,11 @@ def prepare(
         contract: The model's contract.
         source: A DICOM file (path, bytes or data set), for a model of studies a folder
             or a list of those of one series, or a multi-frame file; a PNG or JPEG
-            picture, whose scope nobody can check; a report's text; or an
-            array: exactly the wire's dtype and shape, or for image models
-            a two-dimensional one of modality values, taken as MONOCHROME2, for a
-            model of studies also ``(images, rows, columns)``.
+            picture, whose scope nobody can check; a report's text (str), or its
+            UTF-8 file (``pathlib.Path``, or content); or an array: exactly the
+            wire's dtype and shape, or for image models a two-dimensional one of
+            modality values, taken as MONOCHROME2, for a model of studies also
+            ``(images, rows, columns)``.
         frame: Which frame of a multi-frame image, counted from 0; a model of
             studies then answers that frame alone.
         burned_in: The caller's own policy for burned-in text; the stricter of it and the contract's holds.
@@ -58,7 +57,7 @@ def prepare(
         msg = "frame= chooses a frame of a DICOM image: leave it out for other inputs"
         raise InputError(msg)
     if isinstance(described, TextInput):
-        return Prepared(inputs={TEXT: _text(source, described)})
+        return Prepared(inputs={TEXT: report_array(source, described)})
     if isinstance(source, np.ndarray):
         return of_array(contract, source)
     try:
@@ -140,17 +139,3 @@ def _picture(image: Image, described: ImageInput, burned_in: Policy | None) -> I
         msg = "the model windows modality values (HU), which a picture has not: give a DICOM file"
         raise OutOfScopeError(msg)
     return image
-
-
-def _text(source: object, described: TextInput) -> NDArray[np.object_]:
-    if not isinstance(source, str):
-        msg = f"the model reads a report's text: give a str, not {type(source).__name__}"
-        raise InputError(msg)
-    if not source.strip():
-        msg = "the report's text is empty"
-        raise InputError(msg)
-    encoded = utf8(source)
-    if len(encoded) > described.max_bytes:
-        msg = f"the report's text is longer than the {described.max_bytes} bytes of UTF-8 that the model accepts"
-        raise InputError(msg)
-    return np.array([[encoded]], dtype=object)

@@ -37,15 +37,7 @@ class Item:
 
     def source(self) -> Any:  # noqa: ANN401 - what predict() takes
         """What to predict of; an InputError says why there is nothing."""
-        if not self.is_report or isinstance(self.given, InputError):
-            return self.given
-        try:
-            raw = self.given if isinstance(self.given, bytes) else Path(self.name).read_bytes()
-            return raw.decode()
-        except OSError as error:
-            return InputError(f"the file cannot be read: {error.strerror}", is_final=False)
-        except UnicodeDecodeError:
-            return InputError("the file is not UTF-8 text")
+        return Path(self.given) if self.is_report and isinstance(self.given, str) else self.given
 
     def key(self) -> str | None:
         """What a journal knows it by; None where there is nothing to know."""

@@ -81,7 +81,8 @@ class Model(Generic[R]):
         Args:
             source: A DICOM file (path, bytes or ``pydicom.Dataset``); for a model of
                 studies a folder or a list of those of one series, or a multi-frame file;
-                a PNG or JPEG picture; a report's text; or an array: exactly the wire's
+                a PNG or JPEG picture; a report's text, or the ``pathlib.Path`` of a UTF-8
+                file that holds it (a str is the text itself); or an array: exactly the wire's
                 dtype and shape, or for image models modality values ``(rows, columns)``.
                 The scope of pictures and arrays is not checked.
             frame: Which frame of a multi-frame image, counted from 0; a model of
