@@ -126,8 +126,9 @@ def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(
     assert wait_until(asked.running)
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
-    with pytest.raises(DecodeError, match=told):
+    with pytest.raises(DecodeError, match=told) as refusal:
         asked.result(20)
+    assert refusal.value.is_final == (number != signal.SIGKILL)
     assert workers.submit(step()).result()
     assert _only_child(before) != pid
 
@@ -337,6 +338,7 @@ def test_what_cannot_leave_this_process_is_refused(workers: Workers) -> None:
         ),
         errors.ParityError("differs", {"Y": 1}),
         DecodeError("cut"),
+        DecodeError("no memory", is_final=False),
     ],
 )
 def test_errors_reach_other_processes_whole(error: errors.RadserveError) -> None:

@@ -51,7 +51,8 @@ def main() -> None:
             except MemoryError:
                 answer = too_large(memory_bytes)
             except Exception as error:  # noqa: BLE001 - what it says may quote the file
-                answer = DecodeError(f"the input cannot be prepared ({type(error).__name__})")
+                msg = f"the input cannot be prepared ({type(error).__name__})"
+                answer = DecodeError(msg, is_final=False)
             signal.setitimer(signal.ITIMER_REAL, 0)
             send_answer(answers, answer)
     except (EOFError, BrokenPipeError):

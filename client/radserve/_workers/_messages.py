@@ -52,7 +52,8 @@ def too_large(memory_bytes: int) -> DecodeError:
     """What is said of an input that a worker has not the memory for."""
     return DecodeError(
         f"the input takes more than {memory_bytes >> 20} MiB of memory, the limit of a worker process: it is damaged,"
-        " or one for predict(), which sets no limit"
+        " or one for predict(), which sets no limit",
+        is_final=False,
     )
 
 

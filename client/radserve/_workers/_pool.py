@@ -215,9 +215,10 @@ class _Child:
         if status == OUT_OF_MEMORY:
             return too_large(self._memory_limit_bytes)
         if status == -signal.SIGALRM or self.overdue_s > 0:
-            return DecodeError(f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall")
+            msg = f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall"
+            return DecodeError(msg, is_final=False)
         if status == -signal.SIGKILL:
-            return DecodeError(_KILLED)
+            return DecodeError(_KILLED, is_final=False)
         return DecodeError(_CRASHED)
 
     def kill(self) -> None:
