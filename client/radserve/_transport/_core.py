@@ -177,25 +177,30 @@ class Core:
         """Pick a server; one that failed lately shows that it is ready before it is given the call.
 
         A server that was stopped accepts connections and never answers: each call would wait for it in vain.
+        One that answers that it is not ready is given the call where there is no other: it says so of all its
+        models while one of them is loaded.
         """
         avoid = self._avoided(step)
         while True:
             endpoint = self._pool.pick(avoid)
             if not endpoint.is_suspect or isinstance(step, IsReady):
                 return endpoint
+            avoid |= {endpoint.url}
+            is_last = not self._pool.has_others(avoid)
             metadata = self._metadata()
             response = yield from self._on(endpoint, READY, min(_PROBE_S, timeout_s / 2), metadata)
             if not isinstance(response, Failure):
-                return endpoint
-            error = self._translated(response, READY, endpoint, metadata)
-            if isinstance(error, UnauthenticatedError):  # what restricts its health is alive
-                return endpoint
-            if isinstance(error, DeadlineExceededError):
-                msg = f"{endpoint.url} does not say whether it is ready: check that server"
-                error = ServerUnavailableError(msg, code=error.code, endpoint=error.endpoint, retry=Retry.ELSEWHERE)
+                if response.ready or is_last:
+                    return endpoint
+                error: ServerError = _unready(endpoint.url, None)
+            else:
+                error = self._translated(response, READY, endpoint, metadata)
+                if isinstance(error, UnauthenticatedError):  # what restricts its health is alive
+                    return endpoint
+                if isinstance(error, DeadlineExceededError):
+                    error = _unready(endpoint.url, error.code)
             self._pool.report(endpoint, error)
-            avoid |= {endpoint.url}
-            if not self._pool.has_others(avoid):
+            if is_last:
                 raise error
 
     def _avoided(self, step: Call) -> frozenset[str]:
@@ -268,3 +273,8 @@ class Core:
             request_id=rpc.request_id,
             credentials_changed=metadata != self._metadata(),
         )
+
+
+def _unready(url: str, code: str | None) -> ServerUnavailableError:
+    msg = f"{url} does not say that it is ready: check that server"
+    return ServerUnavailableError(msg, code=code, endpoint=url, retry=Retry.ELSEWHERE)
