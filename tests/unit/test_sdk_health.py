@@ -140,7 +140,44 @@ def test_waiting_ends_when_the_model_answers(shell: Callable[..., Shell]) -> Non
         retry=ONE,
     )
     run(run.client.wait_until_ready, 10, name="demo")
-    assert run.transport.trace.count("sleep 0.1") == 4
+    pauses = [step for step in run.transport.trace if step.startswith("sleep")]
+    assert pauses == ["sleep 0.1", "sleep 0.2", "sleep 0.4", "sleep 0.8"]
+    assert run.transport.is_played
+
+
+def test_waiting_asks_ever_more_seldom_but_once_a_second(shell: Callable[..., Shell]) -> None:
+    run = shell({"a": [*[refused] * 7, serving(3), answered]}, retry=ONE)
+    run(run.client.wait_until_ready, 10, name="demo")
+    assert run.transport.trace.count("sleep 1") == 3
+    assert run.transport.is_played
+
+
+def test_waiting_asks_only_the_models_again_that_failed(shell: Callable[..., Shell], caplog: Any) -> None:
+    def named(name: str) -> Outcome:
+        return config(contract(TEXT, name=name))
+
+    step, first, second, late = (config(None, name="step"), *map(named, ("first", "second", "late")))
+    dead = failing(InferenceFailedError, Retry.NEVER)
+    all_of_them = listing(AHEAD, "first", "second", "step")
+    rounds: list[list[Outcome]] = [
+        [all_of_them, TOO_NEW, first, second, step, answered, dead],
+        [all_of_them, second, dead],
+        [listing(AHEAD, "first", "late", "second", "step"), late, second, answered, answered],
+    ]
+    run = shell({"a": [outcome for outcomes in rounds for outcome in outcomes]}, retry=ONE)
+    run(run.client.wait_until_ready, 10)
+    assert run.transport.is_played
+    assert [request.model_name for request in run.transport.requests] == ["first", "second", "second", "late", "second"]
+    assert len(caplog.messages) == 1
+
+
+def test_waiting_ends_when_the_model_that_failed_is_withdrawn(shell: Callable[..., Shell]) -> None:
+    dead = failing(InferenceFailedError, Retry.NEVER)
+    run = shell(
+        {"a": [listing("demo", "step"), serving(3), config(None, name="step"), dead, listing("step")]}, retry=ONE
+    )
+    with pytest.raises(DeadlineExceededError, match="no public model"):
+        run(run.client.wait_until_ready, 0.15)
     assert run.transport.is_played
 
 
@@ -149,7 +186,7 @@ def test_waiting_ends_when_the_time_does_and_says_what_was_wrong(shell: Callable
     run = shell({"a": [dead, dead, dead]}, retry=ONE)
     with pytest.raises(DeadlineExceededError, match=r"2.5 s: failed"):
         run(run.client.wait_until_ready, 2.5)
-    assert run.transport.now == pytest.approx(100 + 3.2)
+    assert run.transport.now == pytest.approx(100 + 3.3)
 
 
 @pytest.mark.parametrize("outcome", [rejected, unknown, config(None)], ids=["rejected", "unauthenticated", "step"])

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Endpoints: TypeAlias = "tuple[str, ...]"
-_POLL_S = 0.1
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _log = logging.getLogger("radserve")
 
 
@@ -113,45 +113,65 @@ def models_flow(call: CallOptions) -> Flow[tuple[Contract, ...]]:
     Raises:
         ContractError: There are such models, and no others.
     """
+    return (yield from _models(call, {}))
+
+
+def _models(call: CallOptions, known: dict[str, Contract | None]) -> Flow[tuple[Contract, ...]]:
+    """As ``models_flow``, but models whose contract is known, or that have none, are not read again."""
     listed = yield from _ask(None, lambda avoid, _: ListModels(avoid=avoid), call, call.endpoints)
-    found, refused = [], []
+    refused = []
     for name in listed.message:
+        if name in known:
+            continue
         try:
-            contract, _ = yield from _read(name, call, listed.endpoint)
+            known[name], _ = yield from _read(name, call, listed.endpoint)
         except ModelNotFoundError:  # unloaded since it was listed
             continue
         except ContractError as error:
+            known[name] = None
             refused.append(error)
-            continue
-        if contract is not None:
-            found.append(contract)
+    found = tuple(contract for name in listed.message if (contract := known.get(name)) is not None)
     if refused and not found:
         raise refused[0]
     for reason in refused:
         _log.warning("left out: %s", one_line(str(reason)))
-    return tuple(found)
+    return found
 
 
 def health_flow(name: str | None, call: CallOptions) -> Flow[dict[str, float]]:
     """Seconds that a real inference on harmless data took, of one model or of all public ones."""
-    contracts = (yield from models_flow(call)) if name is None else ((yield from contract_flow(name, call)),)
-    if not contracts:
-        msg = "the server serves no public model: publish one to its repository"
-        raise ModelNotFoundError(msg)
-    taken_s = {}
-    for contract in contracts:
-        begin = time.perf_counter()
-        yield from infer_flow(ContractCell(contract), canary, call)
-        taken_s[contract.name] = time.perf_counter() - begin
+    taken_s: dict[str, float] = {}
+    yield from _check(name, call, {}, taken_s)
     return taken_s
 
 
+def _check(
+    name: str | None, call: CallOptions, known: dict[str, Contract | None], taken_s: dict[str, float]
+) -> Flow[None]:
+    """Ask the models that have not answered yet, one after the other; those that answer are added."""
+    contracts = (yield from _models(call, known)) if name is None else ((yield from contract_flow(name, call)),)
+    if not contracts:
+        msg = "the server serves no public model: publish one to its repository"
+        raise ModelNotFoundError(msg)
+    for contract in contracts:
+        if contract.name in taken_s:
+            continue
+        known.pop(contract.name, None)  # read again, should it fail
+        begin = time.perf_counter()
+        yield from infer_flow(ContractCell(contract), canary, call)
+        taken_s[contract.name] = time.perf_counter() - begin
+        known[contract.name] = contract
+
+
 def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
-    """Wait until ``health_flow`` succeeds, as long as waiting can help."""
+    """Wait until ``health_flow`` succeeds, as long as waiting can help; models that answered are not asked again."""
     last: ServerError | None = None
+    known: dict[str, Contract | None] = {}
+    taken_s: dict[str, float] = {}
+    pause_s = _SHORTEST_PAUSE_S
     while True:
         try:
-            yield from health_flow(name, call)
+            yield from _check(name, call, known, taken_s)
         except (ServerUnavailableError, ServerOverloadedError, ModelNotFoundError, InferenceFailedError) as error:
             last = error
         except DeadlineExceededError as error:
@@ -162,7 +182,8 @@ def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
         if not remaining_s:
             msg = f"the server was not ready within {call.deadline.timeout_s:g} s: {last}"
             raise DeadlineExceededError(msg, model=name, code=last.code)
-        yield Sleep(seconds=min(_POLL_S, remaining_s))
+        yield Sleep(seconds=min(pause_s, remaining_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _audited(action: str, cell: ContractCell, call: CallOptions, flow: Flow[T]) -> Flow[T]:
