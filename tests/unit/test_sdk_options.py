@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.servers import write_certificate
 
 from radserve.audit import AuditLog
 from radserve.contracts import Policy
@@ -31,8 +33,13 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def pem_of(label: str, content: str = "AAAA") -> str:
-    return f"-----BEGIN {label}-----\n{content}\n-----END {label}-----\n"
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys and certificates of two clients."""
+    folder = tmp_path_factory.mktemp("pems")
+    for name in ("one", "two"):
+        write_certificate(folder, name)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -76,10 +83,9 @@ def test_given_goes_before_environment_before_file_before_default(tmp_path: Path
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, str]:
+def settings(tmp_path: Path, pems: Path) -> dict[str, str]:
     """A value for every setting, none of them the default."""
-    pem = str(write(tmp_path / "pem", pem_of("CERTIFICATE")))
-    own = str(write(tmp_path / "own", pem_of("PRIVATE KEY")))
+    pem, own = str(pems / "one.pem"), str(pems / "one.key")
     secret = str(write(tmp_path / "secret", "secret"))
     key = str(write(tmp_path / "site-key", "k" * 31 + "\n"))
     return {
@@ -102,9 +108,9 @@ def loaded(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: P
 
 
 def test_options_are_what_the_environment_or_the_file_says(
-    loaded: ClientOptions, settings: dict[str, str], tmp_path: Path
+    loaded: ClientOptions, settings: dict[str, str], tmp_path: Path, pems: Path
 ) -> None:
-    pem, own, secret = (tmp_path / name for name in ("pem", "own", "secret"))
+    pem, own, secret = pems / "one.pem", pems / "one.key", tmp_path / "secret"
     assert settings.keys() == SETTINGS.keys()
     assert loaded == ClientOptions(
         endpoints=("a:1", "b:2"),
@@ -246,37 +252,85 @@ def test_a_secret_that_no_header_can_carry_is_refused(tmp_path: Path, content: b
         Secret.from_file(tmp_path / "token")
 
 
-def test_certificates_are_read_again_as_a_pair_and_never_shown(tmp_path: Path) -> None:
-    key = write(tmp_path / "key", pem_of("RSA PRIVATE KEY", "key 1"))
-    chain = write(tmp_path / "chain", pem_of("CERTIFICATE", "chain 1"))
-    tls = TLS.from_files(None, key, chain)
+@pytest.fixture
+def identity(tmp_path: Path, pems: Path) -> tuple[Path, Path, Path]:
+    """Files that are in use: of an authority, of a key and of its certificate."""
+    ca, key, chain = tmp_path / "ca.pem", tmp_path / "key", tmp_path / "chain"
+    for file, name in ((ca, "one.pem"), (key, "one.key"), (chain, "one.pem")):
+        file.write_bytes((pems / name).read_bytes())
+    return ca, key, chain
+
+
+def test_certificates_are_read_again_as_a_pair_and_never_shown(identity: tuple[Path, Path, Path], pems: Path) -> None:
+    _, key, chain = identity
+    tls = TLS.from_files(*identity)
     assert tls.current() is tls
-    write(key, pem_of("RSA PRIVATE KEY", "key 2 is longer"))
-    write(chain, pem_of("CERTIFICATE", "chain 2 is longer"))
+    key.write_bytes((pems / "two.key").read_bytes())
+    assert tls.current() is tls, "a new key beside the old certificate"
+    chain.write_bytes((pems / "two.pem").read_bytes())
     found = tls.current()
-    assert b"key 2 is longer" in (found.private_key or b"")
-    assert b"chain 2 is longer" in (found.certificate_chain or b"")
-    write(chain, "-----BEGIN CERTIFICATE-----\nhalf wri")
-    assert tls.current() is tls
-    chain.unlink()
-    assert tls.current() is tls
-    assert "key 1" not in repr(options(tls=tls))
+    assert (found.private_key, found.certificate_chain) == (key.read_bytes(), chain.read_bytes())
+    assert found.current() is found
+    assert key.read_text().splitlines()[1] not in repr(options(tls=found))
 
 
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_while_a_file_is_being_rewritten_the_certificates_in_use_stay(
+    identity: tuple[Path, Path, Path], place: int, share: float
+) -> None:
+    tls, file = TLS.from_files(*identity), identity[place]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    assert tls.current() is tls
+    file.unlink()
+    assert tls.current() is tls
+    file.write_bytes(whole)
+    assert tls.current() == tls
+
+
+@pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("content", [b"", b"\x30\x82\x03", b"-----BEGIN CERTIFICATE-----\nAA", b"ssh-rsa ZZCANARYZZ"])
-def test_what_is_no_pem_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "ca.pem").write_bytes(content)
-    with pytest.raises(InputError, match=r'ca\.pem must hold PEM text \("-----BEGIN CERT') as caught:
-        TLS.from_files(tmp_path / "ca.pem")
+def test_what_is_no_whole_pem_file_is_refused_by_its_name(
+    identity: tuple[Path, Path, Path], place: int, content: bytes
+) -> None:
+    names = ("root_certificates", "private_key", "certificate_chain")
+    given: dict[str, Any] = {name: file.read_bytes() for name, file in zip(names, identity, strict=True)}
+    with pytest.raises(InputError, match=rf'^{names[place]} must hold whole PEM text \("-----BEGIN '):
+        TLS(**given | {names[place]: content})
+    identity[place].write_bytes(content)
+    with pytest.raises(InputError, match=rf"^the file .*{identity[place].name} must hold whole PEM text") as caught:
+        TLS.from_files(*identity)
     assert "ZZCANARYZZ" not in str(caught.value)
-    with pytest.raises(InputError, match="root_certificates must hold PEM text"):
-        TLS(root_certificates=content)
 
 
-def test_key_and_certificate_are_not_mixed_up(tmp_path: Path) -> None:
-    key, chain = (write(tmp_path / label, pem_of(label)) for label in ("PRIVATE KEY", "CERTIFICATE"))
-    with pytest.raises(InputError, match="BEGIN PRIVATE KEY"):
-        TLS.from_files(None, chain, key)
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_certificate_that_cannot_be_read_is_refused(identity: tuple[Path, Path, Path], place: int) -> None:
+    lines = identity[place].read_text().splitlines(keepends=True)
+    identity[place].write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(InputError, match=rf"{identity[place].name} holds a certificate that cannot be read"):
+        TLS.from_files(*identity)
+
+
+def test_certificates_with_words_between_them_are_taken(identity: tuple[Path, Path, Path], pems: Path) -> None:
+    content = b"".join((pems / f"{name}.pem").read_bytes() + "Stra\xdfe\n".encode("latin-1") for name in ("one", "two"))
+    assert TLS(root_certificates=content).root_certificates == content
+    chain = identity[2].read_bytes()
+    assert TLS(private_key=identity[1].read_bytes(), certificate_chain=chain + content).certificate_chain
+
+
+def test_key_and_certificate_are_not_mixed_up(pems: Path) -> None:
+    with pytest.raises(InputError, match=r"one\.key must hold whole PEM text .*BEGIN CERTIFICATE"):
+        TLS.from_files(None, pems / "one.pem", pems / "one.key")
+
+
+def test_a_key_of_another_certificate_or_with_a_passphrase_is_refused(pems: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", str(pems / "one.key"), "-out", str(locked)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed program
+    for key in (pems / "two.key", locked):
+        with pytest.raises(InputError, match=rf"{key.name} and the file .*one\.pem are no key"):
+            TLS.from_files(None, key, pems / "one.pem")
 
 
 def test_a_link_that_is_turned_over_counts_as_replaced(tmp_path: Path) -> None:
@@ -291,8 +345,8 @@ def test_a_link_that_is_turned_over_counts_as_replaced(tmp_path: Path) -> None:
     assert secret.read() == "two"
 
 
-def test_certificates_are_taken_from_the_level_that_names_them(tmp_path: Path) -> None:
-    low, high = (write(tmp_path / name, pem_of("CERTIFICATE", name)) for name in ("low", "high"))
+def test_certificates_are_taken_from_the_level_that_names_them(tmp_path: Path, pems: Path) -> None:
+    low, high = pems / "one.pem", pems / "two.pem"
     file = write(tmp_path / "c", f"[radserve]\ntls_ca = {low}\n")
     given: dict[str, Any]
     for expected, given in (

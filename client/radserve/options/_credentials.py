@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radserve.errors import InputError
+from radserve.options._pem import check_certificates, check_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _Stamp = tuple[int, int, int] | None
 _READS = 3
-# What the first line of each says (RFC 7468).
-_PEM = {"root_certificates": b"CERTIFICATE", "private_key": b"PRIVATE KEY", "certificate_chain": b"CERTIFICATE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +36,17 @@ class TLS:
     _stamps: tuple[_Stamp, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what gRPC would take for a server that does not answer."""
-        for name in _PEM:
-            if (content := getattr(self, name)) is not None:
-                _check_pem(name, content, name)
+        """Refuse half a client identity, and what gRPC would abort, trust others or fail calls for."""
         if (self.private_key is None) != (self.certificate_chain is None):
             msg = "mutual TLS needs both the client's key and its certificate: give both, or none"
             raise InputError(msg)
+        names = ("root_certificates", "private_key", "certificate_chain")
+        root, key, chain = (f"the file {path}" for path in self._files) if self._files else names
+        if self.root_certificates is not None:
+            check_certificates(self.root_certificates, root)
+        if self.private_key is not None and self.certificate_chain is not None:
+            check_certificates(self.certificate_chain, chain)
+            check_pair(self.private_key, self.certificate_chain, (key, chain))
 
     @classmethod
     def from_files(
@@ -61,7 +63,8 @@ class TLS:
             certificate_chain: File of the client's certificate chain.
 
         Raises:
-            InputError: A file cannot be read or is no PEM file, or only one of key and certificate is given.
+            InputError: A file cannot be read or is no whole PEM file, key and certificate do not belong
+                together, or only one of them is given.
         """
         files = tuple(
             None if path is None else Path(path) for path in (root_certificates, private_key, certificate_chain)
@@ -73,9 +76,6 @@ class TLS:
             contents = [None if path is None else content_of(path) for path in files]
             if stamps == tuple(_stamp(path) for path in files):
                 break
-        for name, path, content in zip(_PEM, files, contents, strict=True):
-            if content is not None:
-                _check_pem(name, content, f"the file {path}")
         authorities, key, chain = contents
         return cls(
             root_certificates=authorities,
@@ -86,7 +86,7 @@ class TLS:
         )
 
     def current(self) -> TLS:
-        """These certificates, or those that their files hold now; where these cannot be read, the ones in use."""
+        """These certificates, or those that their files hold now; while these are no whole set, the ones in use."""
         if self._files is None or self._stamps == tuple(_stamp(path) for path in self._files):
             return self
         try:
@@ -152,14 +152,6 @@ class Secret:
         elif (stamp := _stamp(self._place)) is None or stamp != self._stamp:
             self._value = _told(content_of(self._place), f"the file {self._place}")
             self._stamp = stamp
-
-
-def _check_pem(name: str, content: bytes, where: str) -> None:
-    """Refuse DER, another file and one that is half written."""
-    if not re.search(rb"-----BEGIN [A-Z0-9 ]*%s-----.*-----END " % _PEM[name], content, flags=re.DOTALL):
-        label = _PEM[name].decode()
-        msg = f'{where} must hold PEM text ("-----BEGIN {label}-----" to "-----END {label}-----")'
-        raise InputError(msg)
 
 
 def _stamp(path: Path | None) -> _Stamp:
