@@ -119,6 +119,9 @@ def test_what_a_file_was_sent_with_is_passed_over() -> None:
     command = struct.pack("<HHIH", 0, 0x0100, 2, 1)  # implicit, whatever the transfer syntax (PS3.7 6.3.1)
     image = read_image(whole[:start] + command + whole[start:])
     np.testing.assert_array_equal(image.values, read_image(whole).values)
+    command = struct.pack("<HHI", 0, 0x0100, 2**20)
+    with pytest.raises(DecodeError, match="truncated"):
+        open_dicom(whole[:start] + command + whole[start:])
 
 
 @pytest.mark.parametrize("name", ["examples_palette.dcm", "SC_ybr_full_422_uncompressed.dcm", "examples_jpeg2k.dcm"])

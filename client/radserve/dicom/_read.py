@@ -91,7 +91,7 @@ def _parse(data: bytes) -> Dataset:
     if syntax == DeflatedExplicitVRLittleEndian:
         stream = BoundedStream(_inflate(memoryview(data)[stream.tell() :]), stream.elements)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    _read_command_set_elements(stream)  # of no use, but some files keep what they were sent with
+    command_set = _read_command_set_elements(stream)  # of no use, but some files keep what they were sent with
     dataset: Dataset = read_dataset(
         stream,
         is_implicit_VR=syntax == ImplicitVRLittleEndian,
@@ -99,7 +99,8 @@ def _parse(data: bytes) -> Dataset:
     )
     if not stream.ended_well:
         raise DecodeError(TRUNCATED)
-    check_values(dataset, stream)
+    for elements in (command_set, dataset):
+        check_values(elements, stream)
     dataset.file_meta = meta
     return dataset
 
