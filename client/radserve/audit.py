@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import os
+import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SHORTEST_KEY = 32
+_LOCKED_S = 2.0  # a line is written in milliseconds: who holds the lock for longer, as a backup, hangs
+_PAUSE_S = 0.01
 
 
 class AuditLog:
@@ -71,10 +75,11 @@ class AuditLog:
             contract_sha256: Hash of its contract.
             request_id: The id in the server's log.
             sop_instance_uids: Of the input, as far as they are known.
-            outcome: ``"answered"``, or the type of the error.
+            outcome: ``"answered"``, the type of the error, or ``"interrupted"`` where the caller gave
+                up, for example by cancelling; the server may have answered.
 
         Raises:
-            RadserveError: It cannot be written: the answer must not be used.
+            RadserveError: It cannot be written, or is locked for more than 2 s: the answer must not be used.
         """
         entry = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -104,11 +109,25 @@ class AuditLog:
 
 def _append(file: int, line: bytes) -> str | None:
     """Write a line whole or not at all; returns why it could not be."""
-    fcntl.flock(file, fcntl.LOCK_EX)  # of several processes; closing the file lets go
+    if not _is_locked(file):
+        return f"another process has locked it for {_LOCKED_S:g} s"
     end = os.fstat(file).st_size
     written = os.write(file, line)
     if written < len(line):
         os.ftruncate(file, end)
         return "the disk is full"
+    fcntl.flock(file, fcntl.LOCK_UN)  # others need not wait for the disk
     os.fsync(file)
     return None
+
+
+def _is_locked(file: int) -> bool:
+    """Whether this process alone may write now; closing the file lets go."""
+    end = time.monotonic() + _LOCKED_S
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_PAUSE_S)

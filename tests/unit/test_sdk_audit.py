@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import os
 import stat
@@ -9,12 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.scripted import KINDS, Shell, answered, failing, response_to
+from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract
 
+from radserve import _codec
+from radserve._codec._flow import Reply
 from radserve.audit import AuditLog
-from radserve.errors import InputError, RadserveError
+from radserve.errors import DeadlineExceededError, InputError, RadserveError, Retry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from radserve._codec._flow import Call
 
 KEY = b"k" * 32
 ENTRY: dict[str, Any] = {
@@ -79,3 +87,93 @@ def test_a_short_key_or_no_plain_name_is_refused(tmp_path: Path, given: dict[str
 
 def test_the_key_is_never_shown(tmp_path: Path) -> None:
     assert "kkkk" not in repr(AuditLog(tmp_path / "a", site_key=KEY, actor="a"))
+
+
+def test_a_log_that_another_process_keeps_locked_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("radserve.audit._LOCKED_S", 0)
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path, site_key=KEY, actor="a")
+    path.touch()
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(RadserveError, match="another process has locked it"):
+            log.record("predict", **ENTRY)
+    assert path.read_bytes() == b""
+
+
+def test_a_log_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        monkeypatch.setattr("radserve.audit.time.sleep", lambda _: fcntl.flock(held, fcntl.LOCK_UN))
+        AuditLog(path, site_key=KEY, actor="a").record("predict", **ENTRY)
+    assert path.read_bytes().count(b"\n") == 1
+
+
+CT = TEST_FILES / "CT_small.dcm"
+UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
+late = failing(DeadlineExceededError, Retry.NEVER, after_s=30)
+
+
+def given_up(transport: object, step: Call, endpoint: str) -> Any:  # noqa: ARG001 - an outcome's arguments
+    """The caller has no patience any more."""
+    raise asyncio.CancelledError
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AuditLog:
+    return AuditLog(tmp_path / "audit.jsonl", site_key=KEY, actor="PACS")
+
+
+def entries(log: AuditLog) -> list[tuple[str, list[str]]]:
+    lines = log._path.read_text().splitlines() if log._path.exists() else []
+    return [(entry["outcome"], entry["inputs"]) for entry in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [(late, "DeadlineExceededError"), (given_up, "interrupted")],
+)
+def test_a_question_without_an_answer_is_noted_with_what_it_was_about(
+    kind: str, outcome: Any, told: str, log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Shell(kind, {"a": [outcome]}, monkeypatch, served=contract(IMAGE), audit=log)
+    with pytest.raises((DeadlineExceededError, asyncio.CancelledError)):
+        shell(shell.model.predict, CT)
+    assert entries(log) == [(told, [log.hashed(UID)])]
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_an_answer_that_nobody_waits_for_any_more_is_noted_once(
+    writes: int, log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Shell("sync", {"a": []}, monkeypatch, audit=log)
+    cell = _codec.ContractCell(contract(TEXT))
+    flow = _codec.predict_flow(cell, "calm", shell.client._session.call(None))
+    step: Any = next(flow)
+    step = flow.send(_codec.prepare_step(step))
+    step = flow.send(Reply(message=response_to(step.call.request), endpoint="a:1"))
+    assert isinstance(step, _codec.Record)
+    for _ in range(writes):
+        step.write()
+    flow.close()
+    assert entries(log) == [("answered", [])]
+
+
+def test_a_question_that_cannot_be_noted_is_cancelled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AuditLog(tmp_path / "no" / "audit.jsonl", site_key=KEY, actor="PACS")
+    shell = Shell("async", {"a": [given_up]}, monkeypatch, audit=log)
+    with pytest.raises(asyncio.CancelledError):
+        shell(shell.model.predict, "calm")
+    assert "a question that was interrupted is not in it" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_question_that_is_answered_is_noted_once(kind: str, log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(kind, {"a": [answered]}, monkeypatch, audit=log)
+    shell(shell.model.predict, "calm")
+    assert entries(log) == [("answered", [])]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from radserve._codec._call import ContractCell
@@ -65,7 +67,7 @@ def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[
             answers.append((yield from _inferred(contract, arrays, call, endpoints)))  # noqa: PERF401 - no comprehension yields
         return combine(contract, prepared, answers)
 
-    return (yield from _audited("predict", cell, call, _by_current_contract(cell, attempt, call)))
+    return (yield from _audited("predict", cell, call, _by_current_contract(cell, attempt, call), made))
 
 
 def infer_flow(
@@ -186,32 +188,54 @@ def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _audited(action: str, cell: ContractCell, call: CallOptions, flow: Flow[T]) -> Flow[T]:
-    """Note a question and what came of it, before its answer is given."""
+def _audited(
+    action: str, cell: ContractCell, call: CallOptions, flow: Flow[T], made: Mapping[int, Prepared] | None = None
+) -> Flow[T]:
+    """Note a question and what came of it, before its answer is given.
+
+    Args:
+        action: What is asked.
+        cell: Whom.
+        call: The options.
+        flow: Asks.
+        made: What was prepared so far, to say what it was asked about.
+    """
     audit = call.audit
     if audit is None:
         return (yield from flow)
 
-    def record(outcome: str, sop_instance_uids: tuple[str, ...] = ()) -> Record:
+    def record(outcome: str) -> Record:
         contract = cell.contract
-        return Record(
-            write=lambda: audit.record(
-                action,
-                model=contract.name,
-                version=contract.version,
-                contract_sha256=contract.sha256,
-                request_id=call.request_id,
-                sop_instance_uids=sop_instance_uids,
-                outcome=outcome,
-            )
+        prepared = list((made or {}).values())
+        entry = partial(
+            audit.record,
+            action,
+            model=contract.name,
+            version=contract.version,
+            contract_sha256=contract.sha256,
+            request_id=call.request_id,
+            sop_instance_uids=prepared[-1].sop_instance_uids if prepared else (),
+            outcome=outcome,
         )
+        turn = threading.Lock()
+        return Record(write=lambda: entry() if turn.acquire(blocking=False) else None)
 
+    step: Record | None = None
     try:
-        answer = yield from flow
-    except RadserveError as error:
-        yield record(type(error).__name__)
+        try:
+            answer = yield from flow
+        except RadserveError as error:
+            step = record(type(error).__name__)
+            yield step
+            raise
+        step = record("answered")
+        yield step
+    except BaseException:  # mostly GeneratorExit, as the caller gave up: no step can follow
+        try:
+            (step or record("interrupted")).write()
+        except RadserveError:
+            _log.error("the audit log cannot be written: a question that was interrupted is not in it")
         raise
-    yield record("answered", answer.provenance.sop_instance_uids if isinstance(answer, Result) else ())
     return answer
 
 
