@@ -166,6 +166,11 @@ class InferenceFailedError(ServerError):
     """The model failed on this input, or its answer cannot be trusted."""
 
 
+def installing(extra: str) -> str:
+    """The step that installs an extra: from a checkout, for radserve is on no package index, and anyone could be."""
+    return f"pip install '.[{extra}]' in a checkout of radserve"
+
+
 class MissingExtraError(RadserveError, ImportError):
     """An optional part of radserve is not installed.
 
@@ -174,7 +179,7 @@ class MissingExtraError(RadserveError, ImportError):
     """
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the '{extra}' extra: pip install 'radserve[{extra}]'")
+        super().__init__(f"{what} needs the '{extra}' extra: {installing(extra)}")
         self.extra = extra
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radserve.errors import ServerStartError
+from radserve.errors import ServerStartError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRITONSERVER_VARIABLE = "RADSERVE_TRITONSERVER"
 STUB = "triton_python_backend_stub"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-_INSTALL = "pip install 'radserve[server]'"
+_INSTALL = installing("server")
 _SYSTEM = Path("/opt/tritonserver/bin/tritonserver")
 
 

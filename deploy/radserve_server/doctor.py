@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
 
-from radserve.errors import RadserveError, ServerStartError
+from radserve.errors import RadserveError, ServerStartError, installing
 from radserve_server import canary
 from radserve_server.control import Control
 from radserve_server.discover import find_triton, problems
@@ -70,7 +70,7 @@ def _extras() -> list[Check]:
         missing = [name for name, version in versions.items() if version is None]
         have = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
         if missing:
-            fix = f"pip install 'radserve[{extra}]'"
+            fix = f"{installing(extra)}"
             if any(name in limited for name in missing) and not _LOWEST <= sys.version_info[:2] <= _HIGHEST:
                 fix = "use Python 3.11 or 3.12, and " + fix
             checks.append(Check(f"extra {extra}", Status.ABSENT, f"not installed: {', '.join(missing)}", fix))

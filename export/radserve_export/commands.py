@@ -164,7 +164,7 @@ def one_line_errors() -> Iterator[Console]:
     """Turn errors and Ctrl-C into one line and an exit code."""
     from rich.console import Console  # noqa: PLC0415 - slow
 
-    from radserve.errors import RadserveError  # noqa: PLC0415 - slow
+    from radserve.errors import RadserveError, installing  # noqa: PLC0415 - slow
 
     messages = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
@@ -179,7 +179,7 @@ def one_line_errors() -> Iterator[Console]:
         _show_error(messages, error)
         raise typer.Exit(1) from error
     except ImportError as error:
-        _show_error(messages, f"{error.name} is missing: pip install 'radserve[export]'")
+        _show_error(messages, f"{error.name} is missing: {installing('export')}")
         raise typer.Exit(1) from error
     except BrokenPipeError:  # whoever read the output wants no more
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from copy import deepcopy
@@ -12,7 +13,7 @@ import pytest
 from pydicom.uid import generate_uid
 from support.answers import classification, content, drawn, generated, generated_text, provenance, segmentation
 
-from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError
+from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def test_without_the_extra_its_name_is_told(library: str, monkeypatch: pytest.Mo
         else [lambda: answer.to_dicom_sr(file), lambda: answer.to_dicom_seg(file)]
     )
     for attempt in attempts:
-        with pytest.raises(MissingExtraError, match=r"pip install 'radserve\[reports\]'") as caught:
+        with pytest.raises(MissingExtraError, match=re.escape(installing("reports"))) as caught:
             attempt()
         assert caught.value.extra == "reports"
 

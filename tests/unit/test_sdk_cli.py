@@ -14,7 +14,7 @@ from support.sdk_contracts import IMAGE, TEXT, contract
 from radserve import cli
 from radserve.cli._inputs import Inputs
 from radserve.contracts import EveryImage
-from radserve.errors import InputError, MissingExtraError
+from radserve.errors import InputError, MissingExtraError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,8 +98,8 @@ def test_a_command_of_another_distribution_runs(capsys: pytest.CaptureFixture[st
     [
         ("refuse", "radserve: no thank you\n"),
         ("fill", "radserve: No space left on device: out.jsonl\n"),
-        ("module", "pip install 'radserve[all]'"),
-        ("extra", "pip install 'radserve[export]'"),
+        ("module", installing("all")),
+        ("extra", installing("export")),
         ("broken", "SyntaxError"),
     ],
 )
@@ -130,7 +130,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_typer_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
     assert run("greet") == 1
-    assert "pip install 'radserve[cli]'" in capsys.readouterr().err
+    assert installing("cli") in capsys.readouterr().err
 
 
 @pytest.fixture

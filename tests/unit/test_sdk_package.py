@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,15 @@ def test_importing_radserve_imports_nothing_heavy() -> None:
     heavy = {"tensorflow", "onnx", "onnxruntime", "pydicom", "grpc", "rich", "typer"}
     code = f"import sys, radserve; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - ourselves
+
+
+def test_no_message_names_an_index_on_which_radserve_is_not() -> None:
+    root = Path(__file__).resolve().parents[2]
+    files = [
+        root / "README.md",
+        *(path for top in ("client", "export", "deploy") for path in (root / top).rglob("*.py")),
+    ]
+    told = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert "pip install" in told
+    assert re.findall(r"pip install [^.`]*\bradserve\b.*", told) == []
+    assert errors.installing("cli") == "pip install '.[cli]' in a checkout of radserve"

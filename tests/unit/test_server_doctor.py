@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from radserve.errors import InferenceFailedError, ServerStartError, ServerUnavailableError
+from radserve.errors import InferenceFailedError, ServerStartError, ServerUnavailableError, installing
 from radserve_server import canary, control, doctor
 from radserve_server.commands import doctor as command
 from radserve_server.discover import Problem
@@ -32,7 +32,7 @@ def test_a_missing_part_of_an_extra_is_absent_with_the_command_that_installs_it(
     check = _by_name()["extra codecs"]
     assert check.status is Status.ABSENT
     assert "python-gdcm" in check.detail
-    assert check.fix == "pip install 'radserve[codecs]'"
+    assert check.fix == installing("codecs")
 
 
 def test_no_server_is_absent_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:

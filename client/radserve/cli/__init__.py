@@ -12,7 +12,7 @@ from functools import wraps
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from radserve.errors import MissingExtraError, RadserveError
+from radserve.errors import MissingExtraError, RadserveError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def _application(given: Sequence[str]) -> typer.Typer:
     for point in chosen:
         _add(app, point)
     if not chosen:
-        _stop("no commands are installed: pip install --force-reinstall radserve", _FAILED)
+        _stop("no commands are installed: pip install --force-reinstall . in a checkout of radserve", _FAILED)
     return app
 
 
@@ -89,7 +89,7 @@ def _add(app: typer.Typer, point: metadata.EntryPoint) -> None:
         reason = str(error) if isinstance(error, RadserveError) else f"{type(error).__name__}: {error}"
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
         if missing:
-            reason = f"{missing} is not installed: pip install 'radserve[all]'"
+            reason = f"{missing} is not installed: {installing('all')}"
 
         def command() -> None:
             _stop(f"the command {point.name} is not available ({reason})", _FAILED)

@@ -163,7 +163,7 @@ def parse_contract(text: str | bytes) -> Contract:
         if schema > SCHEMA_VERSION:
             msg = (
                 f"the model's contract has schema version {schema}, this SDK reads up to"
-                f" {SCHEMA_VERSION}: pip install --upgrade radserve"
+                f" {SCHEMA_VERSION}: pip install . in a newer checkout of radserve"
             )
             raise ContractError(msg)
         if schema < 1:

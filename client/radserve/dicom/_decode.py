@@ -16,7 +16,13 @@ from radserve.dicom._fragments import encapsulated_frame
 from radserve.dicom._isolated import decode_isolated
 from radserve.dicom._memory import Allocations, out_of_memory
 from radserve.dicom._packbits import decode_rle
-from radserve.errors import DecodeError, MissingAttributeError, RadserveError, UnsupportedTransferSyntaxError
+from radserve.errors import (
+    DecodeError,
+    MissingAttributeError,
+    RadserveError,
+    UnsupportedTransferSyntaxError,
+    installing,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -150,7 +156,7 @@ def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:
         raise DecodeError(msg)
     decoder = decoder_of(syntax, found.precision)
     if decoder is None or not is_installed(syntax, decoder):
-        msg = f"no decoder for {syntax.name} is installed: pip install 'radserve[codecs]'"
+        msg = f"no decoder for {syntax.name} is installed: {installing('codecs')}"
         raise UnsupportedTransferSyntaxError(msg, is_final=False)
     decode = decode_isolated if needs_isolation(decoder) else decode_here
     decoded = decode(found.data, syntax, decoder, options)
