@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from radserve.errors import (
     DeadlineExceededError,
     InputError,
     RequestRejectedError,
+    ServerUnavailableError,
     UnauthenticatedError,
 )
 from radserve.options import ClientOptions, Secret
@@ -253,6 +255,33 @@ def _answers(transport: SyncTransport, contract: Contract) -> bool:
         raise
     except Exception as error:  # noqa: BLE001 - the connection is being made again
         return error is None
+
+
+@pytest.mark.parametrize("how", ["cut", "stall"])
+@pytest.mark.parametrize("was_used", [True, False], ids=["used", "new"])
+def test_while_a_server_is_away_regions_do_not_pile_up(
+    served: tuple[str, Path, Contract], open_transport: Callable[..., SyncTransport], how: str, *, was_used: bool
+) -> None:
+    url, _, contract = served
+    callers = 4
+
+    def call(_: int) -> None:
+        with pytest.raises((ServerUnavailableError, DeadlineExceededError)):
+            infer(transport, contract, 2, timeout_s=5 if how == "cut" else 0.1)
+
+    with Proxy(url) as proxy:
+        transport = open_transport(proxy.url)
+        if was_used:
+            assert infer(transport, contract, 1) == SIZE - 1
+        getattr(proxy, how)()
+        with ThreadPoolExecutor(callers) as pool:
+            list(pool.map(call, range(10 * callers)))
+        assert len(transport._core._shared[proxy.url].regions()) <= 2 * callers
+        assert not files()
+        (proxy.mend if how == "cut" else proxy.resume)()
+        assert wait_until(lambda: _answers(transport, contract) and len(known(url)) == 1)
+        transport.close()
+        assert not known(url)
 
 
 def test_without_room_inputs_go_over_the_connection(

@@ -28,7 +28,7 @@ LISTED = service_pb2.RepositoryIndexResponse()
 def core() -> Iterator[Core]:
     """Two servers, both of which failed twice a while ago."""
     made = Core(ClientOptions(endpoints=(A, B)), grpc)
-    for url, other in ((A, B), (B, A)):
+    for other in (B, A):
         for _ in range(2):
             with pytest.raises(ServerError):
                 attempt(made, [], {"RepositoryIndex": LOST}, avoid=frozenset({other}))

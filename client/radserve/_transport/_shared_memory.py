@@ -19,8 +19,9 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import grpc
 from tritonclient.grpc import service_pb2
 
 from radserve._transport._calls import Failure, Rpc
@@ -36,6 +37,15 @@ _IDLE_BYTES = 2**28
 _ALIGNMENT = 64
 _START_TIME = 19  # of /proc/PID/stat, counted behind the command's closing parenthesis
 _LOST = "Unable to find shared memory region"
+_UNREACHED = "failed to connect to all addresses"  # gRPC's own, before anything was sent
+_NO_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 _log = logging.getLogger("radserve")
 _number = itertools.count()
@@ -71,9 +81,12 @@ class SharedMemory:
             ask: Makes a call to the server, and gives its response or a Failure.
 
         Returns:
-            The response or a Failure, be it the inference's or the registration's.
+            The response or a Failure, be it the inference's, the registration's or that of
+            taking back what is in doubt: a server that is away is given no further regions.
         """
-        yield from self._tidy(ask)
+        failure = yield from self._tidy(ask)
+        if failure is not None:
+            return failure
         for is_last in (False, True):
             region = self._take(sum(_aligned(content) for content in rpc.request.raw_input_contents))
             if isinstance(region, int):
@@ -125,9 +138,14 @@ class SharedMemory:
             response = yield from ask(Rpc(method="SystemSharedMemoryRegister", request=request))
         finally:
             (_FOLDER / region.name).unlink(missing_ok=True)
-            if response is None or isinstance(response, Failure):
+            may_be_mapped = response is None or (_has_no_answer(response) and _UNREACHED not in response.details)
+            if may_be_mapped:
                 self._put(region, is_safe=False)
-        return response if isinstance(response, Failure) else None
+        if not isinstance(response, Failure):
+            return None
+        if not may_be_mapped:
+            region.memory.close()
+        return response
 
     def _with(self, region: _Region, call: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         response = None
@@ -146,26 +164,42 @@ class SharedMemory:
         if is_closed:
             self.give_up()
 
-    def _tidy(self, ask: Ask) -> Generator[Any, Any, None]:
-        """Remove what the server need not hold: what is in doubt and, the first time, what dead processes left."""
+    def _tidy(self, ask: Ask) -> Generator[Any, Any, Failure | None]:
+        """Remove what the server need not hold: what is in doubt and, the first time, what dead processes left.
+
+        Returns:
+            How a call for it was lost on the way, where one was.
+        """
+        while (region := self._take_in_doubt()) is not None:
+            response = None
+            try:
+                response = yield from ask(unregister(region.name))
+            finally:
+                if response is None or isinstance(response, Failure):
+                    self._put(region, is_safe=False)
+            if isinstance(response, Failure):
+                if _has_no_answer(response):
+                    return response
+                break
+            region.memory.close()
         with self._lock:
-            in_doubt, self._in_doubt = self._in_doubt, []
             is_first, self._is_tidy = not self._is_tidy, True
-        try:
-            while in_doubt:
-                if isinstance((yield from ask(unregister(in_doubt[-1].name))), Failure):
-                    break
-                in_doubt.pop().memory.close()
-        finally:
-            with self._lock:
-                self._in_doubt += in_doubt
         if not is_first:
-            return
+            return None
         _remove_files()
         status = service_pb2.SystemSharedMemoryStatusRequest()
         known = yield from ask(Rpc(method="SystemSharedMemoryStatus", request=status))
+        if _has_no_answer(known):
+            self._is_tidy = False
+            return cast("Failure", known)
         for name in () if isinstance(known, Failure) else [name for name in known.regions if _is_orphan(name)]:
             yield from ask(unregister(name))
+        return None
+
+    def _take_in_doubt(self) -> _Region | None:
+        """One at a time, so that callers who come meanwhile see the others, and add none of their own."""
+        with self._lock:
+            return self._in_doubt.pop(0) if self._in_doubt else None
 
     def _forget(self) -> None:
         """Let go of all regions: the server was started anew and knows none, or the client was closed."""
@@ -173,6 +207,11 @@ class SharedMemory:
             for region in (*self._idle, *self._in_doubt):
                 region.memory.close()
             self._idle, self._in_doubt = [], []
+
+
+def _has_no_answer(response: object) -> bool:
+    """Whether a call failed on the way: the server may have done what it asked for, or not."""
+    return isinstance(response, Failure) and response.code in _NO_ANSWER
 
 
 def unregister(name: str) -> Rpc:
