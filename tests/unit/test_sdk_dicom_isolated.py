@@ -13,6 +13,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,6 @@ from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pydicom.dataset import Dataset
 
@@ -273,6 +273,17 @@ def wait_for_the_end_of(pid: int) -> None:
         assert select.select([descriptor], [], [], 30)[0], "the decoder process lives on"
     finally:
         os.close(descriptor)
+
+
+def test_a_decoder_process_knows_no_secrets(monkeypatch: pytest.MonkeyPatch, processes: _isolated._Processes) -> None:
+    for name in ("RADSERVE_TOKEN", "PACS_PASSWORD"):
+        monkeypatch.setenv(name, "7fe3")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    read_image(JPEG_LS)
+    (idle,) = processes._idle
+    environment = Path(f"/proc/{idle._process.pid}/environ").read_bytes()
+    assert b"7fe3" not in environment
+    assert b"LD_LIBRARY_PATH=/nowhere\0" in environment
 
 
 def test_memory_of_a_decoder_process_is_bounded(processes: _isolated._Processes) -> None:

@@ -168,6 +168,7 @@ def test_a_worker_knows_no_secrets_and_leaves_no_core(
     start: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RADSERVE_TOKEN", "7fe3")
+    monkeypatch.setenv("PACS_PASSWORD", "7fe3")
     before = children()
     start().submit(step()).result()
     about = Path(f"/proc/{_only_child(before)}")

@@ -148,9 +148,9 @@ class _Child:
         self._memory_limit_bytes, self._limit_s = memory_limit_bytes, limit_s
         limits = [str(os.getpid()), str(memory_limit_bytes), str(limit_s)]
         command = [multiprocessing.spawn.get_executable(), "-I", "-c", _BOOT, *limits, *sys.path]
-        # The decoders need not have a process of their own in there, nor know the client's secrets.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RADSERVE_")}
-        environment |= {"RADSERVE_ISOLATED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # By now pydicom, half a second, is needed anyway.
+        from radserve.dicom._environment import reader_environment  # noqa: PLC0415 - see above
+
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(  # noqa: S603 - Python itself
@@ -158,7 +158,7 @@ class _Child:
                 stdin=pipe,
                 stdout=pipe,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=reader_environment(),
                 start_new_session=True,  # Ctrl-C is for the caller, who ends it
             )
         except OSError as error:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radserve.dicom._codecs import Frame, decode_here
+from radserve.dicom._environment import ISOLATED, reader_environment
 from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from radserve.dicom._codecs import Options
 
-ISOLATED = "RADSERVE_ISOLATED"  # set to 1 in the environment of a process that may die of a file
 LIMIT_BYTES = 900 * 2**20
 LIMIT_CPU_S = 4
 BYTES_A_SECOND = 2**22  # the slowest decoder (OpenJPEG) reads twice as many: large frames have longer
@@ -83,10 +83,9 @@ class _Process:
     def __init__(self) -> None:
         # A folder that holds a hostile numpy.py must not come first in the path: -I, and the caller's own path.
         command = [multiprocessing.spawn.get_executable(), "-I", "-c", _BOOT, *sys.path]
-        environment = {**os.environ, ISOLATED: "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(  # noqa: S603 - Python itself
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment, bufsize=0
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=reader_environment(), bufsize=0
         )
         assert self._process.stdin is not None  # noqa: S101 - for mypy: it is a pipe
         assert self._process.stdout is not None  # noqa: S101 - likewise
