@@ -185,9 +185,10 @@ def test_a_recording_sampled_far_too_slowly_is_refused() -> None:
     assert waveform_to_wire(Waveform(groups=(recorded(1, 60), recorded(125, 2))), LEAD_I).shape == (1000, 1)
 
 
-def test_resampling_puts_every_phase_where_it_belongs() -> None:
-    times = np.arange(3000) / 499.37
-    found = resample(np.sin(2 * np.pi * 3 * times), 499.37, 500)
+@pytest.mark.parametrize("rate_in", [350, 499.37])  # phases that come back unevenly, or never
+def test_resampling_puts_every_phase_where_it_belongs(rate_in: float) -> None:
+    times = np.arange(3000) / rate_in
+    found = resample(np.sin(2 * np.pi * 3 * times), rate_in, 500)
     np.testing.assert_allclose(found, np.sin(2 * np.pi * 3 * np.arange(len(found)) / 500), atol=1e-3)
     assert resample(np.zeros(1), 1000, 500).shape == (0,)
 
