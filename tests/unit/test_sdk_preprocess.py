@@ -23,6 +23,8 @@ from radserve.contracts import (
 )
 from radserve.errors import DecodeError, OutOfScopeError
 from radserve.preprocess import (
+    _resize,
+    _window,
     apply_window,
     crop_box,
     image_to_wire,
@@ -331,6 +333,30 @@ def test_any_resize_keeps_size_and_range(rows: int, columns: int, height: int, w
     assert resized.shape == (height, width)
     assert resized.min() >= 0
     assert resized.max() <= values.max() + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (61, 50, 3), (20, 31)])
+def test_rows_made_one_by_one_are_those_made_tap_by_tap(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).random(shape, dtype=np.float32)
+    tap_by_tap = resize(values, 30, 40)
+    monkeypatch.setattr(_resize, "_LARGE_SAMPLES", 0)
+    np.testing.assert_array_equal(resize(values, 30, 40), tap_by_tap)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        *(VoiWindow(center=40, width=80.5, function=function) for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID")),
+        VoiLut(first=-5, table=np.arange(100).astype(np.uint16), bits=8),
+    ],
+)
+def test_a_window_does_not_see_where_a_block_ends(window: VoiWindow | VoiLut, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).uniform(-50, 150, (37, 11)).astype(np.float32)
+    whole = apply_window(values, window)
+    monkeypatch.setattr(_window, "_BLOCK_SAMPLES", 50)
+    np.testing.assert_array_equal(apply_window(values, window), whole)
 
 
 def test_resize_agrees_with_tensorflow() -> None:

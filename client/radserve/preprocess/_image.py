@@ -132,21 +132,28 @@ def display_values(
         if described.photometric != "RGB":
             msg = "the image is in colour: the model accepts MONOCHROME1 and MONOCHROME2"
             raise OutOfScopeError(msg)
-        display = image.values.astype(np.float32) / np.float32(_8_BIT_MAX)
+        display = image.values.astype(np.float32)
+        display /= np.float32(_8_BIT_MAX)
         return display, _is_uniform(display.reshape(-1, 3))
     if window is None:
         return np.zeros(image.values.shape, np.float32), True
     display = apply_window(image.values.astype(np.float32, copy=False), window)
     if image.photometric_interpretation == "MONOCHROME1":
-        display = np.float32(1) - display
+        np.subtract(np.float32(1), display, out=display)
     if image.valid is None:
         return display, _is_uniform(display.reshape(-1))
-    return np.where(image.valid, display, np.float32(0)), _is_uniform(display[image.valid])
+    is_uniform = _is_uniform(display.reshape(-1), image.valid.reshape(-1))
+    display[~image.valid] = 0
+    return display, is_uniform
 
 
-def _is_uniform(pixels: NDArray[np.float32]) -> bool:
+def _is_uniform(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> bool:
     # Nearly every image is told by few of its pixels.
-    return all(not (some != pixels[0]).any() for some in (pixels[::97], pixels)) if len(pixels) else True
+    for some in (slice(None, None, 97), slice(None)):
+        counted = pixels[some] if valid is None else pixels[some][valid[some]]
+        if len(counted) and (counted != counted[0]).any():
+            return False
+    return True
 
 
 def to_wire(display: NDArray[np.float32], described: ImageInput) -> NDArray[Any]:

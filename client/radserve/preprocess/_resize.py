@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from radserve.preprocess._geometry import Placement, Span
 
+# With more samples than these behind a row of the result, rows are made one by one, else all of them tap by tap.
+_LARGE_SAMPLES = 2**14
+
 
 def resize(image: NDArray[np.float32], rows: int, columns: int, aspect: Aspect = Aspect.STRETCH) -> NDArray[np.float32]:
     """Bring an image to a size.
@@ -58,17 +61,25 @@ def _along_columns(image: NDArray[np.float32], span: Span) -> NDArray[np.float32
 
 
 def _along_rows(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
-    """Resample axis 0 to the wire's, one kernel tap at a time: few passes over whole rows."""
+    """Resample axis 0 to the wire's: the taps of each row are added one after the other, in float32."""
     if span.used == span.length == span.wire:
         return image
+    image = np.ascontiguousarray(image)  # of columns, a copy that is small against what it saves
     # Of what is stretched, only the part that lies on the wire is computed.
     first, last = max(0, -span.offset), min(span.length, span.wire - span.offset)
     total = np.zeros((span.wire, *image.shape[1:]), dtype=np.float32)
     visible = total[span.offset + first : span.offset + last]
     places, weights = taps(span.used, span.length, first, last)
     trailing = (1,) * (image.ndim - 1)
+    if len(places) > len(visible) or len(places) * image[0].size > _LARGE_SAMPLES:
+        for row, (begin, weight) in enumerate(zip(places[0], weights.T, strict=True)):
+            seen = image[begin : begin + len(weight)]  # what lies beyond its end has no weight
+            np.add.reduce(seen * weight[: len(seen)].reshape(-1, *trailing), axis=0, out=visible[row])
+        return total
     for taken, weight in zip(places, weights, strict=True):
-        visible += image[taken] * weight.reshape(-1, *trailing)
+        weighted = image.take(taken, axis=0)
+        weighted *= weight.reshape(-1, *trailing)
+        visible += weighted
     return total
 
 

@@ -12,6 +12,8 @@ from radserve.sources import VoiLut, VoiWindow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_BLOCK_SAMPLES = 2**16  # what is computed on the way to display values stays in the processor's cache
+
 
 def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) -> NDArray[np.float32]:
     """Apply a VOI window or LUT.
@@ -28,19 +30,29 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
         DecodeError: The width is below what the standard allows or float32
             can divide by, or the function is none of the standard's.
     """
+    display = np.empty(values.shape, np.float32)
+    rows = max(1, _BLOCK_SAMPLES * len(values) // max(1, values.size))
+    for start in range(0, len(values), rows):
+        _apply_window(values[start : start + rows], window, display[start : start + rows])
+    return display
+
+
+def _apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut, display: NDArray[np.float32]) -> None:
     if isinstance(window, VoiLut):
         place = np.clip(np.rint(values).astype(np.int64) - window.first, 0, len(window.table) - 1)
         entries: NDArray[np.float32] = window.table[place].astype(np.float32)
-        return np.minimum(entries / np.float32(2**window.bits - 1), np.float32(1))
+        np.minimum(entries / np.float32(2**window.bits - 1), np.float32(1), out=display)
+        return
     center, width = window.center, window.width
     if window.function == "LINEAR":
         if width < 1:
             msg = "WindowWidth is below 1 (PS3.3 C.11.2.1.2.1)"
             raise DecodeError(msg)
         if width == 1:
-            step: NDArray[np.float32] = (values > center - 0.5).astype(np.float32)
-            return step
-        return _ramp(values, center - 0.5, width - 1)
+            display[...] = values > center - 0.5
+        else:
+            _ramp(values, center - 0.5, width - 1, display)
+        return
     if width <= 0:
         msg = "WindowWidth is not above 0 (PS3.3 C.11.2.1.3)"
         raise DecodeError(msg)
@@ -48,13 +60,13 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
         if _is_step(width):
             msg = "WindowWidth is too small to divide by"
             raise DecodeError(msg)
-        return _ramp(values, center, width)
-    if window.function == "SIGMOID":
+        _ramp(values, center, width, display)
+    elif window.function == "SIGMOID":
         exponent = np.clip(-4 * (values.astype(np.float64) - center) / width, -700, 700)  # exp() stays finite
-        sigmoid: NDArray[np.float32] = (1 / (1 + np.exp(exponent))).astype(np.float32)
-        return sigmoid
-    msg = "VOILUTFunction is none of LINEAR, LINEAR_EXACT and SIGMOID (PS3.3 C.11.2.1.3)"
-    raise DecodeError(msg)
+        display[...] = 1 / (1 + np.exp(exponent))
+    else:
+        msg = "VOILUTFunction is none of LINEAR, LINEAR_EXACT and SIGMOID (PS3.3 C.11.2.1.3)"
+        raise DecodeError(msg)
 
 
 def percentile_window(values: NDArray[np.float32], percentiles: tuple[float, float]) -> VoiWindow | None:
@@ -78,7 +90,8 @@ def _is_step(width: float) -> bool:
     return 1 / width > float(np.finfo(np.float32).max)
 
 
-def _ramp(values: NDArray[np.floating[Any]], center: float, width: float) -> NDArray[np.float32]:
-    display = (values - np.float32(center)) * np.float32(1 / width) + np.float32(0.5)
-    clipped: NDArray[np.float32] = np.clip(display, 0, 1).astype(np.float32, copy=False)
-    return clipped
+def _ramp(values: NDArray[np.floating[Any]], center: float, width: float, display: NDArray[np.float32]) -> None:
+    ramp = values - np.float32(center)
+    ramp *= np.float32(1 / width)
+    ramp += np.float32(0.5)
+    np.clip(ramp, 0, 1, out=display)
