@@ -73,6 +73,14 @@ class Stages:
                 self._stages.taken[self._work].append(taken)
 
 
+def watched(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """The stages of all calls from now on."""
+    stages = Stages()
+    for module in (_prepare, _flow, _session):
+        monkeypatch.setattr(module, "span", stages)
+    return stages
+
+
 def server_s(url: str, name: str) -> tuple[int, float]:
     """Requests that a model answered, and the seconds that they took inside the server."""
     with triton.InferenceServerClient(url) as client:
@@ -104,9 +112,7 @@ def stages_of(model: Model[Any], source: bytes, stages: Stages, url: str) -> lis
 def test_where_the_time_of_a_hospitals_files_goes(
     reference_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = Stages()
-    for module in (_prepare, _flow, _session):
-        monkeypatch.setattr(module, "span", stages)
+    stages = watched(monkeypatch)
     files = {
         "CT slice, 512 x 512": ("ct_hemorrhage", enlarged(source_of("ct_hemorrhage"), 512, 512, 16)),
         "DX image, 2048 x 2500, 12 bits": ("chest_xray", enlarged(source_of("chest_xray"), 2048, 2500, 12)),
