@@ -33,7 +33,8 @@ class Provenance:
         sdk_version: Version of radserve that prepared the input.
         sop_instance_uids: SOP Instance UIDs of the input; empty where it was no DICOM file.
         frame_numbers: Of a multi-frame file, the frames that were answered, counted from 1 as
-            Referenced Frame Number (0008,1160) is; empty for all others.
+            Referenced Frame Number (0008,1160) is; empty for all others. Where there are several
+            files, those of all in one row: a classification's ``images`` say which is whose.
         request_id: The id in the server's log.
         created: When the answer came, UTC.
     """
