@@ -10,10 +10,25 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from radserve.cli._options import (
+    Config,
+    Insecure,
+    Json,
+    Timeout,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    Url,
+    documented,
+    names_server,
+    options_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,18 +100,26 @@ def serve(
     raise typer.Exit(1)  # the supervisor gave up, and said so
 
 
+@documented
 def doctor(
     *,
-    url: Annotated[str | None, typer.Option(help="A server to ask as well, HOST:PORT of its gRPC service.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Url = None,
+    json: Json = False,
+    timeout: Timeout = None,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    config: Config = None,
 ) -> None:
     """Say what is installed, what is missing, and the command that installs it.
 
-    Exit code 1 if something is broken; what is merely absent is no fault.
+    Servers that are named are asked as well. Fails if something is broken;
+    what is merely absent is no fault.
 
-    Example: radserve doctor --url 127.0.0.1:8001
+    Example: radserve doctor --url localhost:8001
     """
-    import json  # noqa: PLC0415 - with the rest
+    import json as jsonlib  # noqa: PLC0415 - with the rest
     from dataclasses import asdict  # noqa: PLC0415 - with the rest
 
     from rich.console import Console  # noqa: PLC0415 - slow
@@ -104,9 +127,19 @@ def doctor(
 
     from radserve_server.doctor import Status, examine  # noqa: PLC0415 - slow
 
-    checks = examine(url)
-    if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=2))  # noqa: T201 - for programs
+    load = partial(
+        options_of,
+        url,
+        timeout=timeout,
+        insecure=insecure,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        config=config,
+    )
+    checks = examine(load if names_server(url, config) else None)
+    if json:
+        print(jsonlib.dumps([asdict(check) for check in checks], indent=2))  # noqa: T201 - for programs
     else:
         output = Console(soft_wrap=True, highlight=False)
         for check in checks:

@@ -51,11 +51,6 @@ class Control:
             code = str(error.status()).rpartition(".")[2]
             raise _ERRORS.get(code, InferenceFailedError)(str(error.message()), code=code) from error
 
-    def version(self) -> str:
-        """The server's version."""
-        with self._client() as client:
-            return str(client.get_server_metadata(client_timeout=self._timeout_s).version)
-
     def words_on_zeros(self, contract: Contract) -> str:
         """What the server says when a model fails on zeros; empty if it does not fail."""
         import numpy as np  # noqa: PLC0415 - slow to import

@@ -5,18 +5,28 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib import metadata
+from operator import eq, ge, gt, le, lt, ne
+from typing import TYPE_CHECKING
 
 from radserve.errors import RadserveError, ServerStartError, installing
-from radserve_server import canary
-from radserve_server.control import Control
 from radserve_server.discover import find_triton, problems
 
-_TIMEOUT_S = 10.0
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from radserve.client import Client
+    from radserve.options import ClientOptions
+
 _LOWEST, _HIGHEST = (3, 11), (3, 12)  # what Triton's wheel and TensorFlow's have in common
-_REQUIREMENT = re.compile(r"""^([A-Za-z0-9._-]+).*extra == ['"]([a-z]+)['"]""")
+_REQUIREMENT = re.compile(
+    r"""^(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?P<bounds>[^;]*?)\s*;.*extra == ['"](?P<extra>[a-z]+)['"]"""
+)
+_BOUND = re.compile(r"(?P<sign>[<>=!]=|[<>])\s*(?P<version>[^,\s]+)")
+_COMPARE = {"<": lt, "<=": le, "==": eq, "!=": ne, ">=": ge, ">": gt}
+_RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
 
 class Status(str, Enum):
@@ -44,39 +54,61 @@ class Check:
     fix: str = ""
 
 
-def examine(url: str | None = None) -> list[Check]:
-    """Look at this installation, and at a server.
+def examine(load: Callable[[], ClientOptions] | None = None) -> list[Check]:
+    """Look at this installation, and at servers.
 
     Args:
-        url: ``host:port`` of a server's gRPC service; None asks none.
+        load: Says which servers, and how they are reached; None asks none.
     """
     python = f"Python {platform.python_version()} ({sys.executable})"
     checks = [Check("radserve", Status.OK, f"{metadata.version('radserve')} on {python}"), *_extras(), _server()]
-    return checks if url is None else checks + _remote(url)
+    return checks if load is None else checks + _servers(load)
 
 
 def _extras() -> list[Check]:
     """What the distribution itself says belongs to each extra."""
-    needed: dict[str, list[str]] = {}
+    needed: dict[str, list[tuple[str, str]]] = {}
     limited = set()
     for requirement in metadata.requires("radserve") or []:
-        if (found := _REQUIREMENT.match(requirement)) and found.group(2) != "all":
-            needed.setdefault(found.group(2), []).append(found.group(1))
+        if (found := _REQUIREMENT.match(requirement)) and found["extra"] != "all":
+            needed.setdefault(found["extra"], []).append((found["name"], found["bounds"]))
             if "python_version" in requirement:
-                limited.add(found.group(1))
+                limited.add(found["name"])
     checks = []
-    for extra, names in sorted(needed.items()):
-        versions = {name: _version(name) for name in sorted(names)}
-        missing = [name for name, version in versions.items() if version is None]
-        have = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    for extra, requirements in sorted(needed.items()):
+        have = {name: version for name, _ in sorted(requirements) if (version := _version(name)) is not None}
+        missing = sorted(name for name, _ in requirements if name not in have)
+        unfit = [
+            f"{name} {have[name]} is not {bounds}" for name, bounds in requirements if _is_unfit(have, name, bounds)
+        ]
+        fix = installing(extra)
+        if limited.intersection(missing) and not _LOWEST <= sys.version_info[:2] <= _HIGHEST:
+            fix = "use Python 3.11 or 3.12, and " + fix
+        name = f"extra {extra}"
         if missing:
-            fix = f"{installing(extra)}"
-            if any(name in limited for name in missing) and not _LOWEST <= sys.version_info[:2] <= _HIGHEST:
-                fix = "use Python 3.11 or 3.12, and " + fix
-            checks.append(Check(f"extra {extra}", Status.ABSENT, f"not installed: {', '.join(missing)}", fix))
+            detail = "; ".join([f"not installed: {', '.join(missing)}", *unfit])
+            checks.append(Check(name, Status.ABSENT, detail, fix))
+        elif unfit:
+            checks.append(Check(name, Status.BROKEN, "; ".join(unfit), fix))
         else:
-            checks.append(Check(f"extra {extra}", Status.OK, have))
+            checks.append(Check(name, Status.OK, ", ".join(f"{one} {version}" for one, version in have.items())))
     return checks
+
+
+def _is_unfit(have: dict[str, str], name: str, bounds: str) -> bool:
+    """Whether what is installed is outside the bounds, as pip would see it."""
+    return name in have and not all(
+        _COMPARE[found["sign"]](_numbers(have[name]), _numbers(found["version"])) for found in _BOUND.finditer(bounds)
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """A version's release, without zeros at its end: 1.26 and 1.26.0 are the same."""
+    release = _RELEASE.match(version)
+    numbers = [int(number) for number in release[0].split(".")] if release else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _version(distribution: str) -> str | None:
@@ -98,20 +130,32 @@ def _server() -> Check:
     return Check("embedded server", Status.OK, f"{triton.binary} (from {triton.origin})")
 
 
-def _remote(url: str) -> list[Check]:
+def _servers(load: Callable[[], ClientOptions]) -> list[Check]:
     try:
-        version = Control(url, timeout_s=_TIMEOUT_S).version()
-        models = canary.public_models(url, timeout_s=_TIMEOUT_S)
+        options = load()
     except RadserveError as error:
-        fix = "check the address, and that the server runs"
-        return [Check(f"server {url}", Status.BROKEN, f"does not answer: {error}", fix)]
-    answers = Check(f"server {url}", Status.OK, f"Triton {version}, {len(models)} public model(s)")
-    return [answers, *(_model(url, model) for model in models)]
+        return [Check("servers", Status.BROKEN, str(error))]
+    alone = [replace(options, endpoints=(endpoint,)) for endpoint in options.endpoints]
+    return [check for options in alone for check in _one_server(options)]
 
 
-def _model(url: str, model: str) -> Check:
+def _one_server(options: ClientOptions) -> list[Check]:
+    from radserve.client import Client  # noqa: PLC0415 - gRPC is slow to import
+
+    server = f"server {options.endpoints[0]}"
     try:
-        canary.check(url, model, timeout_s=_TIMEOUT_S)
+        with Client(options=options) as client:
+            models = client.models()
+            answers = Check(server, Status.OK, f"{len(models)} public model(s)")
+            return [answers, *(_model(client, model.name, server) for model in models)]
     except RadserveError as error:
-        return Check(f"model {model}", Status.BROKEN, f"does not answer: {error}", "see the server's log")
-    return Check(f"model {model}", Status.OK, "answers")
+        return [Check(server, Status.BROKEN, str(error), "see that it runs, and its log")]
+
+
+def _model(client: Client, model: str, server: str) -> Check:
+    name = f"{server}, model {model}"
+    try:
+        client.health(model)
+    except RadserveError as error:
+        return Check(name, Status.BROKEN, str(error), "see the server's log")
+    return Check(name, Status.OK, "answers")

@@ -3,21 +3,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+import tomllib
 import typer
+from packaging.requirements import Requirement
 
-from radserve.errors import InferenceFailedError, ServerStartError, ServerUnavailableError, installing
-from radserve_server import canary, control, doctor
+from radserve.errors import ServerStartError, installing
+from radserve_server import doctor
 from radserve_server.commands import doctor as command
 from radserve_server.discover import Problem
 from radserve_server.doctor import Status, examine
 
-_URL = "127.0.0.1:1"
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def _by_name(url: str | None = None) -> dict[str, doctor.Check]:
-    return {check.name: check for check in examine(url)}
+def _by_name() -> dict[str, doctor.Check]:
+    return {check.name: check for check in examine()}
 
 
 def test_a_whole_installation_is_ok() -> None:
@@ -51,30 +55,51 @@ def test_a_server_with_a_problem_is_broken_with_its_fix(monkeypatch: pytest.Monk
     assert (check.status, check.detail, check.fix) == (Status.BROKEN, "numpy 2", "pip install 'numpy<2'")
 
 
-def test_a_server_that_does_not_answer_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(_self: object) -> str:
-        msg = "refused"
-        raise ServerUnavailableError(msg)
+@pytest.mark.parametrize(
+    ("requirement", "version", "told"),
+    [
+        ("numpy<2", "2.4.6", "numpy 2.4.6 is not <2"),
+        ("numpy<2", "1.26.4", None),
+        ("rich>=13.7", "13.10.0", None),
+        ("rich>=13.7", "13.7", None),
+        ("rich>=13.7", "9.13", "rich 9.13 is not >=13.7"),
+        ("rich>=13.7,<14", "14.0", "rich 14.0 is not >=13.7,<14"),
+        ("nvidia-pytriton==0.7.0", "0.7", None),
+        ("nvidia-pytriton==0.7.0", "0.7.1", "nvidia-pytriton 0.7.1 is not ==0.7.0"),
+    ],
+)
+def test_a_part_of_an_extra_must_be_of_a_version_that_fits(
+    requirement: str, version: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"{requirement}; (python_version >= '3.11' and python_version < '3.13') and extra == 'server'"
+    monkeypatch.setattr(metadata, "requires", lambda _name: ["numpy>=3", said])
+    monkeypatch.setattr(doctor, "_version", lambda _name: version)
+    (check,) = doctor._extras()
+    assert check.status is (Status.BROKEN if told else Status.OK)
+    assert (check.detail, check.fix) == (told, installing("server")) if told else check.fix == ""
 
-    monkeypatch.setattr(control.Control, "version", version)
-    assert _by_name(_URL)[f"server {_URL}"].status is Status.BROKEN
+
+def test_all_bounds_of_the_distribution_are_understood() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra, requirements in project["optional-dependencies"].items():
+        for requirement in map(Requirement, requirements):
+            metadatum = f"{requirement.name}{requirement.specifier}; extra == '{extra}'"
+            found = doctor._REQUIREMENT.match(metadatum)
+            assert found
+            bounds = doctor._BOUND.findall(found["bounds"])
+            assert {sign + version for sign, version in bounds} == {str(one) for one in requirement.specifier}
 
 
-def test_each_public_model_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(_url: str, model: str, *, timeout_s: float) -> None:
-        assert timeout_s > 0
-        if model == "ill":
-            msg = "no weights"
-            raise InferenceFailedError(msg)
-
-    monkeypatch.setattr(control.Control, "version", lambda _self: "2.51.0")
-    monkeypatch.setattr(canary, "public_models", lambda _url, *, timeout_s: ["well", "ill"] if timeout_s else [])
-    monkeypatch.setattr(canary, "check", check)
-    checks = _by_name(_URL)
-    assert "2.51.0" in checks[f"server {_URL}"].detail
-    assert checks["model well"].status is Status.OK
-    assert checks["model ill"].status is Status.BROKEN
-    assert "no weights" in checks["model ill"].detail
+def test_settings_that_cannot_be_read_are_broken_and_the_rest_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as exited:
+        command(config=tmp_path / "none", json=True)
+    assert exited.value.exit_code == 1
+    told = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert told["servers"]["status"] == "broken"
+    assert "cannot read the configuration file" in told["servers"]["detail"]
+    assert told["radserve"]["status"] == "ok"
 
 
 def test_json_is_complete_and_the_exit_code_tells_of_what_is_broken(
@@ -82,7 +107,7 @@ def test_json_is_complete_and_the_exit_code_tells_of_what_is_broken(
 ) -> None:
     monkeypatch.setattr(doctor, "problems", lambda _triton: [Problem("numpy 2", "fix")])
     with pytest.raises(typer.Exit) as exited:
-        command(as_json=True)
+        command(json=True)
     assert exited.value.exit_code == 1
     told = json.loads(capsys.readouterr().out)
     assert {"name": "embedded server", "status": "broken", "detail": "numpy 2", "fix": "fix"} in told
@@ -96,7 +121,7 @@ def test_people_get_a_line_per_check(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_commands_are_quick_to_import() -> None:
-    heavy = "{'numpy', 'grpc', 'tritonclient', 'rich.progress', 'radserve_server.embedded'}"
+    heavy = "{'grpc', 'tritonclient', 'rich.progress', 'radserve_server.embedded'}"
     code = f"import sys, radserve_server.commands; print(sorted({heavy} & set(sys.modules)))"
     told = subprocess.run(  # noqa: S603 - ourselves
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from radserve.client import Client
 from radserve.options import ClientOptions
 from radserve.options._load import SECRETS, SETTINGS
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.text import Text
+
+    from radserve.client import Client
 
 __all__ = [
     "Config",
@@ -32,6 +33,8 @@ __all__ = [
     "connect",
     "documented",
     "filled_table",
+    "names_server",
+    "options_of",
     "wide_console",
 ]
 
@@ -104,7 +107,12 @@ def documented(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def connect(
+def names_server(url: list[str] | None, config: Path | None) -> bool:
+    """Whether the options or the environment say where a server may be found."""
+    return bool(url or config or {"RADSERVE_ENDPOINTS", "RADSERVE_CONFIG"} & set(os.environ))
+
+
+def options_of(
     url: list[str] | None,
     *,
     timeout: float | None,
@@ -113,26 +121,35 @@ def connect(
     tls_cert: Path | None,
     tls_key: Path | None,
     config: Path | None,
-) -> Client:
-    """A client by the command's options; what they leave out is taken from the environment and the configuration file.
+) -> ClientOptions:
+    """A client's options by the command's; what they leave out is as the environment and the configuration file say.
 
     Raises:
         InputError: An option cannot be used.
     """
-    if not (url or config or {"RADSERVE_ENDPOINTS", "RADSERVE_CONFIG"} & set(os.environ)):
+    if not names_server(url, config):
         msg = "name the server with --url HOST:PORT, RADSERVE_ENDPOINTS or --config FILE"
         raise typer.BadParameter(msg)
-    return Client(
-        options=ClientOptions.load(
-            file=config,
-            endpoints=url or None,
-            timeout_s=timeout,
-            insecure=insecure or None,
-            tls_ca=tls_ca,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-        )
+    return ClientOptions.load(
+        file=config,
+        endpoints=url or None,
+        timeout_s=timeout,
+        insecure=insecure or None,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
+
+
+def connect(url: list[str] | None, **options: Any) -> Client:  # noqa: ANN401 - those of options_of
+    """A client by the command's options.
+
+    Raises:
+        InputError: An option cannot be used.
+    """
+    from radserve.client import Client  # noqa: PLC0415 - gRPC is slow to import
+
+    return Client(options=options_of(url, **options))
 
 
 def wide_console() -> Console:
