@@ -108,7 +108,9 @@ def _open(content: bytes) -> PIL.Image.Image:
 def _beginning(source: object) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(memoryview(source)[: 2 * _NIFTI_BYTES])
-    return _read(source, 2 * _NIFTI_BYTES) if isinstance(source, str | os.PathLike) else b""
+    if isinstance(source, str | os.PathLike) and Path(source).is_file():  # a folder may be a study that is damaged
+        return _read(source, 2 * _NIFTI_BYTES)
+    return b""
 
 
 def _content(source: PictureSource) -> bytes:

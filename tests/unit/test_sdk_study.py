@@ -23,7 +23,14 @@ from radserve.contracts import (
     dump_contract,
     parse_contract,
 )
-from radserve.errors import ContractError, InconsistentSeriesError, InferenceFailedError, InputError, OutOfScopeError
+from radserve.errors import (
+    ContractError,
+    DecodeError,
+    InconsistentSeriesError,
+    InferenceFailedError,
+    InputError,
+    OutOfScopeError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +144,14 @@ def test_a_folder_is_a_study(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         found.inputs["PIXELS"], _codec.prepare(contract(EveryImage()), series()).inputs["PIXELS"]
     )
+
+
+def test_a_folder_with_one_damaged_file_is_refused_for_that_file(tmp_path: Path) -> None:
+    for number, one in enumerate(series()[:3]):
+        one.save_as(tmp_path / f"{number}", enforce_file_format=True)
+    (tmp_path / "1").write_bytes((tmp_path / "1").read_bytes()[:-100])
+    with pytest.raises(DecodeError, match="file 2 of 3: .* truncated"):
+        _codec.prepare(contract(EveryImage()), tmp_path)
 
 
 @pytest.mark.parametrize(("images", "count"), [((1, 5), 12), ((13, 20), 12)])
