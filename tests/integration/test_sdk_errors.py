@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,7 +163,10 @@ def test_a_host_that_is_not_known_is_told() -> None:
 
 
 def test_what_is_no_triton_is_told(server: EmbeddedServer) -> None:
-    with Client(server.http_url.removeprefix("http://")) as client, pytest.raises(ServerError):
+    with (
+        Client(server.http_url.removeprefix("http://")) as client,
+        pytest.raises(ServerUnavailableError, match="hangs up: check that this is the gRPC port"),
+    ):
         client.model("add_one", timeout_s=5)
 
 
@@ -213,23 +218,110 @@ def _kind(model: Model) -> type | None:
     return None
 
 
-def test_tls_and_mutual_tls_connect_and_nothing_falls_back_to_plain_text(tmp_path: Path) -> None:
+def test_mutual_tls_connects(tmp_path: Path) -> None:
     write_add_one(tmp_path / "repository")
     for name, signed_by in (("ca", None), ("other", None), ("server", "ca"), ("client", "ca")):
         write_certificate(tmp_path, name, signed_by)
     arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-server-cert={tmp_path}/server.pem"]
     arguments += [f"--grpc-server-key={tmp_path}/server.key", f"--grpc-root-cert={tmp_path}/ca.pem"]
     ours = {"private_key": tmp_path / "client.key", "certificate_chain": tmp_path / "client.pem"}
-    with raw_server(tmp_path / "repository", *arguments) as (_, url):
-        with Client(url, tls=TLS.from_files(tmp_path / "ca.pem", **ours)) as client:
-            assert client.model("add_one").infer(x())["Y"].tolist() == [[1, 1, 1, 1]]
-        refused = (TLS.from_files(tmp_path / "other.pem", **ours), TLS.from_files(tmp_path / "ca.pem"), None)
-        for tls in refused:
-            with (
-                Client(url, tls=tls, timeout_s=5) as client,
-                pytest.raises(ServerUnavailableError, match="both use TLS with certificates that fit, or neither"),
-            ):
-                client.model("add_one")
+    with (
+        raw_server(tmp_path / "repository", *arguments) as (_, url),
+        Client(url, tls=TLS.from_files(tmp_path / "ca.pem", **ours)) as client,
+    ):
+        assert client.model("add_one").infer(x())["Y"].tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    for name, signed_by in (("ca", None), ("other", None), ("server", "ca"), ("client", "ca"), ("stranger", "other")):
+        write_certificate(folder, name, signed_by)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_servers(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where servers listen that take plain text, TLS, and TLS from known clients alone."""
+    repository = tmp_path_factory.mktemp("repository")
+    write_add_one(repository)
+    tls = [f"--grpc-server-cert={certificates}/server.pem", f"--grpc-server-key={certificates}/server.key"]
+    mutual = ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={certificates}/ca.pem"]
+    with (
+        raw_server(repository) as (_, plain_url),
+        raw_server(repository, "--grpc-use-ssl=true", *tls) as (_, tls_url),
+        raw_server(repository, *mutual, *tls) as (_, mutual_url),
+    ):
+        yield {"plain": plain_url, "tls": tls_url, "mutual": mutual_url}
+
+
+@pytest.mark.parametrize(
+    ("place", "names", "told"),
+    [
+        ("tls", ("other", None), "certificate that is not trusted"),
+        ("tls", None, "hangs up: .* whether it wants TLS"),
+        ("plain", ("ca", None), "not with TLS"),
+        ("mutual", ("ca", None), "a client certificate"),
+        ("mutual", ("ca", "stranger"), "a client certificate .* or another one"),
+    ],
+)
+def test_what_is_wrong_with_tls_is_told(
+    tls_servers: dict[str, str], certificates: Path, place: str, names: tuple[str, str | None] | None, told: str
+) -> None:
+    tls = None
+    if names:
+        authority, own = names
+        pair = () if own is None else (certificates / f"{own}.key", certificates / f"{own}.pem")
+        tls = TLS.from_files(certificates / f"{authority}.pem", *pair)
+    with (
+        Client(tls_servers[place], tls=tls, timeout_s=5) as client,
+        pytest.raises(ServerUnavailableError, match=told) as caught,
+    ):
+        client.model("add_one")
+    assert tls_servers[place] in str(caught.value)
+
+
+def test_a_certificate_for_another_name_is_told(tls_servers: dict[str, str], certificates: Path) -> None:
+    url = tls_servers["tls"].replace("127.0.0.1", "localhost")
+    with (
+        Client(url, tls=TLS.from_files(certificates / "ca.pem"), timeout_s=5) as client,
+        pytest.raises(ServerUnavailableError, match="certificate for another host"),
+    ):
+        client.model("add_one")
+
+
+def test_a_key_of_another_certificate_is_told(tls_servers: dict[str, str], certificates: Path) -> None:
+    tls = TLS.from_files(certificates / "ca.pem", certificates / "stranger.key", certificates / "client.pem")
+    with (
+        Client(tls_servers["mutual"], tls=tls, timeout_s=5) as client,
+        pytest.raises(ServerUnavailableError, match="key and certificate belong together"),
+    ):
+        client.model("add_one")
+
+
+def test_a_handshake_that_fails_otherwise_is_told(certificates: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # which says why it hangs up
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    with listener.accept()[0] as connection, suppress(ssl.SSLError):
+                        context.wrap_socket(connection, server_side=True)
+
+        refusing = pool.submit(refuse)
+        url = f"127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            Client(url, tls=TLS.from_files(certificates / "ca.pem"), timeout_s=5) as client,
+            pytest.raises(ServerUnavailableError, match="the TLS handshake failed"),
+        ):
+            client.model("add_one")
+        listener.shutdown(socket.SHUT_RDWR)
+        refusing.result(30)
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SHOWN_CHARACTERS = 200
-_NO_ANSWER = (
-    "no server answers gRPC at {url}: check that it runs, that this is its gRPC port, and that both use TLS with"
-    " certificates that fit, or neither"
-)
+_NO_ANSWER = "no server answers gRPC at {url}: check that it runs, and that this is its gRPC port"
 _REQUEST_ID = re.compile(r"\[request id: [^]]*\] ?")
 
 
@@ -88,6 +85,23 @@ class _Meaning:
 _UNKNOWN_HOST = _Meaning(
     error=ServerUnavailableError, advice="the host of {url} is not known: check its name", retry=Retry.ELSEWHERE
 )
+
+# Why a connection did not come about, in gRPC's words; each is tested against a real server.
+_CONNECTING: Mapping[str, str] = {
+    "CERTIFICATE_VERIFY_FAILED": "{url} shows a certificate that is not trusted: check the authorities in tls_ca"
+    " (TLS.from_files, --tls-ca), and that the certificate has not expired",
+    "Hostname Verification Check failed": "{url} shows a certificate for another host: connect by the name that"
+    " stands in it, or have one made for this name",
+    "WRONG_VERSION_NUMBER": "something listens at {url}, but not with TLS: check the port, or leave TLS out where"
+    " plain text is meant",
+    "Failed to create security handshaker": "the certificates given for {url} cannot be used: check that the files"
+    " are PEM, and that key and certificate belong together",
+    "Tls handshake failed": "something listens at {url}, but the TLS handshake failed: check authorities, host name"
+    " and client certificate",
+    # In TLS 1.3 a server that wants a client certificate, or another one, hangs up without a word.
+    "last error: UNAVAILABLE": "something listens at {url}, but hangs up: check that this is the gRPC port, and"
+    " whether it wants TLS, a client certificate (tls_cert and tls_key) or another one",
+}
 
 # Triton says UNAVAILABLE for six things; of a step, the text stands after "in ensemble
 # '<name>', ". Every entry is tested against a real server.
@@ -261,7 +275,10 @@ def translate(
         if of_code is code and text in details:
             meaning = special
             break
-    message = meaning.advice.format(url=url, model=one_line(model or "the server"))
+    advice = meaning.advice
+    if advice is _NO_ANSWER:
+        advice = next((told for text, told in _CONNECTING.items() if text in details), advice)
+    message = advice.format(url=url, model=one_line(model or "the server"))
     if meaning.quotes and details and not details.startswith("in ensemble"):
         told = _REQUEST_ID.sub("", details).split(" NOTE:")[0]
         shown = "".join(character if character.isprintable() else " " for character in told)
