@@ -92,6 +92,8 @@ class Image:
             RGB ``(rows, columns, 3)`` uint8.
         photometric_interpretation: MONOCHROME1, MONOCHROME2 or RGB (palette and YBR are converted).
         windows: What the file offers to make display values of modality values, VOI LUTs first.
+        rescale_type: Rescale Type (0028,1054) or Modality LUT Type (0028,3004): what the
+            modality values are; None where the file does not say it.
         valid: False where Pixel Padding Value stands; None where all pixels count.
         pixel_spacing_mm: Between rows and between columns, in the patient; None where the file does not say it.
         pixel_aspect: Height of a pixel through its width; None where the file does not say it.
@@ -103,6 +105,7 @@ class Image:
     values: NDArray[np.float32] | NDArray[np.uint8]
     photometric_interpretation: str
     windows: tuple[VoiWindow | VoiLut, ...] = ()
+    rescale_type: str | None = None
     valid: NDArray[np.bool_] | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     pixel_aspect: float | None = None

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image as Picture
 from support.datasets import item, make
+from support.dcmtk import difference, rendered, saved
 
 from radserve.dicom import read_image
 from radserve.errors import RadserveError
-from radserve.preprocess import apply_window
-from radserve.sources import Image, VoiLut, VoiWindow
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pydicom.dataset import Dataset
 
 DATA = Path(pydicom.__file__).parent / "data"
@@ -33,67 +28,6 @@ REFUSED = {"badVR.dcm": "NumberOfFrames is no number"}
 RENDERED_AT_LEAST = 75
 
 
-def dcmj2pnm(path: Path, picture: Path, *arguments: str) -> NDArray[np.int64] | None:
-    """What dcmtk makes of one frame; None where it cannot."""
-    program = shutil.which("dcmj2pnm")
-    if program is None:
-        pytest.fail("dcmj2pnm is missing: apt-get install dcmtk")
-    command = [program, "--quiet", "--no-overlays", "--write-raw-pnm", *arguments, str(path), str(picture)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:  # noqa: S603 - fixed program
-        return None
-    rendered: NDArray[np.int64] = np.asarray(Picture.open(picture)).astype(np.int64)
-    return rendered
-
-
-def windows(image: Image) -> list[tuple[VoiWindow | VoiLut, tuple[str, ...]]]:
-    """Every window and VOI LUT of the file, or one over all its values, and dcmtk's words for it."""
-    luts = [voi for voi in image.windows if isinstance(voi, VoiLut)]
-    linear = [voi for voi in image.windows if isinstance(voi, VoiWindow)]
-    found: list[tuple[VoiWindow | VoiLut, tuple[str, ...]]] = []
-    found += [(voi, ("+Wl", str(number))) for number, voi in enumerate(luts, 1)]
-    found += [(voi, ("+Wi", str(number))) for number, voi in enumerate(linear, 1)]
-    if found:
-        return found
-    low, high = float(image.values.min()), float(image.values.max())
-    window = VoiWindow(center=round((low + high) / 2), width=max(2, round(high - low)))
-    return [(window, ("+Ww", str(window.center), str(window.width)))]
-
-
-def display(image: Image, voi: VoiWindow | VoiLut) -> NDArray[np.int64]:
-    """Grey levels of a monochrome image, 0 to 255."""
-    shown = apply_window(image.values.astype(np.float32), voi)
-    if image.photometric_interpretation == "MONOCHROME1":
-        shown = 1 - shown
-    levels: NDArray[np.int64] = np.rint(shown * 255).astype(np.int64)
-    return levels
-
-
-@cache
-def frames(path: Path) -> int:
-    try:
-        return int(pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it has no further frames
-        return 1
-
-
-def difference(path: Path, picture: Path) -> list[int]:
-    """Largest difference in grey levels, for frames throughout the file and every window that dcmtk renders."""
-    found = []
-    count = frames(path)
-    for index in range(0, count, max(1, count // 4)):
-        image = read_image(path, frame=index)
-        selected = ("+F", str(index + 1))
-        if image.photometric_interpretation == "RGB":
-            choices: list[tuple[NDArray[Any], tuple[str, ...]]] = [(image.values.astype(np.int64), ())]
-        else:
-            choices = [(display(image, voi), arguments) for voi, arguments in windows(image)]
-        for ours, arguments in choices:
-            theirs = dcmj2pnm(path, picture, *selected, *arguments)
-            if theirs is not None:
-                found.append(int(np.abs(ours - theirs).max()))
-    return found
-
-
 @pytest.fixture(scope="module")
 def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int] | None]:
     """By file: for every frame and window that dcmtk renders; None where it does and we refuse."""
@@ -103,7 +37,7 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]
         try:
             found[path.name] = difference(path, picture)
         except RadserveError:  # noqa: PERF203 - one file at a time
-            if dcmj2pnm(path, picture) is not None:
+            if rendered(path, picture) is not None:
                 found[path.name] = None
     return found
 
@@ -136,11 +70,6 @@ def radiograph(**attributes: Any) -> Dataset:
     values = (rows * 30 + columns * 30 + noise).astype("<u2")
     standard = {"Rows": 64, "Columns": 64, "NumberOfFrames": 2, "BitsStored": 12, "HighBit": 11}
     return make(**{**standard, "Modality": "DX", "PixelData": values.tobytes(), **attributes})
-
-
-def saved(dataset: Dataset, path: Path) -> Path:
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 LUT = {"LUTDescriptor": [4096, 0, 16], "LUTData": np.array([16 * v**2 // 4095 for v in range(4096)], "<u2").tobytes()}

@@ -201,14 +201,17 @@ def test_enhanced_files_are_read_from_their_functional_groups() -> None:
     assert image.pixel_spacing_mm == (0.5, 0.25)
 
 
-@pytest.mark.parametrize("padding", [63536, -2000])
-def test_pixel_padding_is_found_even_with_the_wrong_sign(padding: int) -> None:
-    data = np.array([-2000] * 8 + [5] * 8, dtype="<i2").tobytes()
-    dataset = make(PixelRepresentation=1, PixelData=data)
-    dataset.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
-    valid = read_image(dataset).valid
-    assert valid is not None
-    assert valid.ravel().tolist() == [False] * 8 + [True] * 8
+def test_each_frame_has_its_own_window() -> None:
+    windows = [VoiWindow(center=40, width=400), VoiWindow(center=-600, width=1500)]
+    groups = [item(FrameVOILUTSequence=[item(WindowCenter=each.center, WindowWidth=each.width)]) for each in windows]
+    dataset = make(
+        NumberOfFrames=2,
+        PixelData=np.arange(32, dtype="<u2").tobytes(),
+        PerFrameFunctionalGroupsSequence=groups,
+        WindowCenter=1,
+        WindowWidth=2,
+    )
+    assert [read_image(dataset, frame=index).windows for index in (0, 1)] == [(windows[0],), (windows[1],)]
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
+from pydicom.sr.codedict import codes
 from support import datasets
 from support.datasets import item
 
-from radserve.contracts import Code, FixedWindow, ImageInput, Lead, Policy, WaveformInput
+from radserve.contracts import Code, FixedWindow, ImageInput, Lead, PercentileWindow, Policy, WaveformInput
 from radserve.dicom import open_dicom, read_image, read_waveform
 from radserve.errors import DecodeError, InputError, MissingAttributeError, OutOfScopeError
-from radserve.preprocess import apply_window, check_scope, resample, waveform_to_wire
+from radserve.preprocess import apply_window, check_scope, image_to_wire, resample, waveform_to_wire
 from radserve.sources import Channel, Image, MultiplexGroup, VoiLut, VoiWindow, Waveform
 
 if TYPE_CHECKING:
@@ -110,6 +112,49 @@ def test_an_age_in_no_form_of_the_standard_matters_only_to_who_asks(age: Any) ->
     assert dated.patient_age_years == 20
 
 
+@pytest.mark.parametrize(
+    ("code", "view"),
+    [
+        ("272479007", "PA"),
+        ("R-10214", "PA"),
+        ("R-10206", "AP"),
+        ("399067008", "OTHER"),
+        ("DOE^JOHN", "OTHER"),
+    ],
+)
+def test_a_view_that_is_only_coded_is_understood(code: str, view: str) -> None:
+    coded = item(CodeValue=code, CodingSchemeDesignator="SCT", CodeMeaning="DOE^JOHN")
+    assert open_dicom(make(ViewCodeSequence=[coded])).scope.view_position == view
+    assert open_dicom(make(ViewCodeSequence=[coded], ViewPosition="RLD")).scope.view_position == "RLD"
+
+
+def test_a_coded_view_is_held_to_the_contract() -> None:
+    lateral = open_dicom(make(ViewCodeSequence=[item(CodeValue="399173006")])).scope
+    check_scope(lateral, described(view_positions=("LL",)))
+    with pytest.raises(OutOfScopeError, match="ViewPosition is LL"):
+        check_scope(lateral, described(view_positions=("PA", "AP")))
+    other = open_dicom(make(ViewCodeSequence=[item(CodeValue="399182000")])).scope
+    with pytest.raises(OutOfScopeError, match="ViewPosition is outside"):
+        check_scope(other, described(view_positions=("PA", "AP")))
+    for absent in (make(), make(ViewCodeSequence=[]), make(ViewCodeSequence=[item(CodeMeaning="oblique")])):
+        assert open_dicom(absent).scope.view_position is None
+
+
+def test_views_are_those_of_the_dictionary() -> None:
+    words = {
+        "AP": codes.cid4010.AnteroPosterior,
+        "PA": codes.cid4010.PosteroAnterior,
+        "LL": codes.cid4010.LeftLateral,
+        "RL": codes.cid4010.RightLateral,
+        "CC": codes.cid4010.CranioCaudal,
+        "MLO": codes.cid4010.MedioLateralObliqueProjection,
+        "ML": codes.cid4010.MedioLateralProjection,
+        "LM": codes.cid4010.LateralMedial,
+    }
+    for word, code in words.items():
+        assert open_dicom(make(ViewCodeSequence=[item(CodeValue=code.value)])).scope.view_position == word
+
+
 def test_a_high_bit_that_shifts_the_values_is_refused() -> None:
     with pytest.raises(DecodeError, match="HighBit"):
         read_image(make(BitsStored=12, HighBit=15))
@@ -196,3 +241,39 @@ def test_resampling_puts_every_phase_where_it_belongs(rate_in: float) -> None:
 def test_a_ct_without_a_rescale_has_no_hounsfield_units() -> None:
     with pytest.raises(MissingAttributeError, match="RescaleSlope"):
         read_image(make(Modality="CT"))
+
+
+CT = ImageInput(modalities=("CT",), rows=4, columns=4, window=FixedWindow(center=8, width=16))
+
+
+def _measured(kind: str | None, form: str) -> Dataset:
+    rescale = item(RescaleSlope=1, RescaleIntercept=0, **({"RescaleType": kind} if kind else {}))
+    if form == "table":
+        table = item(LUTDescriptor=[16, 0, 16], LUTData=list(range(16)), **({"ModalityLUTType": kind} if kind else {}))
+        return make(Modality="CT", ModalityLUTSequence=[table])
+    if form == "frame":
+        group = item(PixelValueTransformationSequence=[rescale])
+        return make(Modality="CT", PerFrameFunctionalGroupsSequence=[group])
+    return make(Modality="CT", RescaleSlope=1, RescaleIntercept=0, RescaleType=kind)
+
+
+@pytest.mark.parametrize("form", ["file", "frame", "table"])
+@pytest.mark.parametrize(
+    ("kind", "accepted"),
+    [(None, True), ("HU", True), ("US", True), ("Z_EFF", False), ("MGML", False), ("HU_MOD", False)],
+)
+def test_a_window_in_hounsfield_units_is_for_hounsfield_units(kind: str | None, form: str, *, accepted: bool) -> None:
+    image = read_image(_measured(kind, form))
+    assert image.values.ravel().tolist() == list(range(16))
+    if accepted:
+        assert image_to_wire(image, CT).shape == (4, 4, 1)
+        return
+    with pytest.raises(OutOfScopeError, match="RescaleType is not HU"):
+        image_to_wire(image, CT)
+    spread = msgspec.structs.replace(CT, window=PercentileWindow(lower=0, upper=100))
+    assert image_to_wire(image, spread).shape == (4, 4, 1)
+
+
+def test_a_window_of_a_radiograph_is_in_its_own_units() -> None:
+    image = read_image(make(RescaleSlope=1, RescaleIntercept=0, RescaleType="OD"))
+    assert image_to_wire(image, described()).shape == (4, 4, 1)

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from support.datasets import item, make
 
 from radserve.dicom import read_waveform
-from radserve.errors import DicomError
+from radserve.errors import DicomError, OutOfScopeError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -88,6 +88,17 @@ def test_a_channel_that_measures_no_voltage_is_left_out() -> None:
     dataset = ecg()
     dataset.WaveformSequence[0].ChannelDefinitionSequence[1].ChannelSensitivityUnitsSequence[0].CodeValue = "mm[Hg]"
     assert len(read_waveform(dataset).groups[0].channels) == 1
+
+
+@pytest.mark.parametrize("keyword", ["ChannelTimeSkew", "ChannelSampleSkew", "ChannelOffset"])
+def test_a_channel_shifted_in_time_is_refused(keyword: str) -> None:
+    dataset = ecg()
+    channel = dataset.WaveformSequence[0].ChannelDefinitionSequence[1]
+    setattr(channel, keyword, "0")
+    assert len(read_waveform(dataset).groups[0].channels) == 2
+    setattr(channel, keyword, "-0.5")
+    with pytest.raises(OutOfScopeError, match=keyword):
+        read_waveform(dataset)
 
 
 @pytest.mark.parametrize(

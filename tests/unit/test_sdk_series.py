@@ -20,6 +20,7 @@ from radserve.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydicom.dataset import Dataset
@@ -109,6 +110,8 @@ def _tilted(degrees: float) -> list[Dataset]:
         (_with(4, Rows=2), "Rows differs"),
         (_with(4, Modality="MR"), "Modality differs"),
         (_with(4, FrameOfReferenceUID="1.9"), "FrameOfReferenceUID differs"),
+        (_with(4, StudyInstanceUID="1.9"), "StudyInstanceUID differs"),
+        (_with(4, PatientID="66"), "PatientID differs"),
         (_with(4, SOPInstanceUID="1.2.840.2.1"), "there twice"),
         (_with(4, ImagePositionPatient=[-10, -20, 45.0]), "at the same place"),
         (_with(4, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer"),
@@ -151,6 +154,41 @@ def test_what_is_no_volume_can_still_be_answered_image_by_image(series: list[Dat
     assert len(list(opened.images())) == len(series)
     with pytest.raises(InconsistentSeriesError, match=match):
         opened.require_volume()
+
+
+def _acquired(numbers: Sequence[int | None]) -> list[Dataset]:
+    made = slices()
+    for one, number in zip(made, numbers, strict=True):
+        one.AcquisitionNumber = number
+    return made
+
+
+def _acquired_frames(numbers: list[int]) -> Dataset:
+    whole = enhanced(slices())
+    for group, number in zip(whole.PerFrameFunctionalGroupsSequence, numbers, strict=True):
+        group.FrameContentSequence = [item(FrameAcquisitionNumber=number)]
+    return whole
+
+
+@pytest.mark.parametrize(
+    "source", [_acquired([1, 2] * 4), _acquired([1] * 3 + [2] + [1] * 4), _acquired_frames([1, 2] * 4)]
+)
+def test_acquisitions_that_lie_between_each_other_are_refused(source: Any) -> None:
+    with pytest.raises(InconsistentSeriesError, match="AcquisitionNumber"):
+        open_series(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        _acquired([2] * 4 + [1] * 4),
+        _acquired([1, 2, 3, 4, 5, 6, 7, 8]),
+        _acquired([1, None] * 4),
+        _acquired_frames([1] * 4 + [2] * 4),
+    ],
+)
+def test_acquisitions_one_after_the_other_may_be_one_scan(source: Any) -> None:
+    assert len(open_series(source)) == 8
 
 
 def test_a_gap_is_measured_against_the_models_tolerance() -> None:
@@ -259,8 +297,13 @@ def test_the_slice_location_of_a_group_alone_is_no_place() -> None:
         open_series(half)
 
 
-def _regions(*deltas: tuple[float, float]) -> list[Dataset]:
-    return [item(PhysicalDeltaY=y, PhysicalDeltaX=x) for y, x in deltas]
+def _regions(*deltas: tuple[float, float], units: tuple[int, int] = (3, 3)) -> list[Dataset]:
+    physical = {"PhysicalUnitsYDirection": units[0], "PhysicalUnitsXDirection": units[1]}
+    return [item(PhysicalDeltaY=y, PhysicalDeltaX=x, **physical) for y, x in deltas]
+
+
+M_MODE = _regions((0.05, 0.01), units=(3, 4))  # cm and s
+DOPPLER = _regions((0.5, 0.01), units=(7, 4))  # cm/s and s
 
 
 @pytest.mark.parametrize(
@@ -273,6 +316,10 @@ def _regions(*deltas: tuple[float, float]) -> list[Dataset]:
         ({"PixelAspectRatio": [2, 1]}, 2),
         ({"SequenceOfUltrasoundRegions": _regions((0.02, -0.01), (0.04, 0.02))}, 2),
         ({"SequenceOfUltrasoundRegions": _regions((0.02, 0.01), (0.01, 0.01))}, None),
+        ({"SequenceOfUltrasoundRegions": M_MODE}, None),
+        ({"SequenceOfUltrasoundRegions": DOPPLER}, None),
+        ({"SequenceOfUltrasoundRegions": [*M_MODE, *_regions((0.02, 0.01)), *DOPPLER]}, 2),
+        ({"SequenceOfUltrasoundRegions": [item(PhysicalDeltaY=0.02, PhysicalDeltaX=0.01)]}, None),
         ({"PixelSpacing": [0, 0.25]}, np.nan),
         ({"PixelSpacing": [1]}, np.nan),
         ({"PixelAspectRatio": [1, 0]}, np.nan),

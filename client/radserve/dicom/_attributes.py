@@ -6,17 +6,12 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from pydicom.tag import Tag
 
 from radserve.errors import DecodeError, MissingAttributeError
-from radserve.sources import VoiLut
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-_MAX_LUT_ENTRIES = 2**16
-_LUT_BITS = range(8, 17)
 
 
 _tag = lru_cache(maxsize=256)(Tag)
@@ -107,36 +102,3 @@ def positive(dataset: Dataset, keyword: str, *, default: int | None = None) -> i
         msg = f"{keyword} is not a whole number above 0"
         raise DecodeError(msg)
     return int(found[0])
-
-
-def lookup_table(item: Dataset, dataset: Dataset, *, signed: bool) -> VoiLut:
-    """LUT Descriptor (0028,3002) and LUT Data (0028,3006) of a modality or VOI LUT.
-
-    Args:
-        item: The sequence item that holds them.
-        dataset: The whole data set.
-        signed: Whether the values that the table maps can be negative: its first
-            mapped value then counts as signed, whatever VR it was written in.
-
-    Raises:
-        DecodeError: They contradict each other or PS3.3 C.11.1.1.
-    """
-    descriptor = numbers(item, "LUTDescriptor")
-    if len(descriptor) != 3 or int(descriptor[2]) not in _LUT_BITS:  # noqa: PLR2004 - entries, first value, bits
-        msg = "LUTDescriptor does not hold entries, first value and 8 to 16 bits (PS3.3 C.11.1.1)"
-        raise DecodeError(msg)
-    entries, first, bits = (int(value) % _MAX_LUT_ENTRIES for value in descriptor)
-    entries = entries or _MAX_LUT_ENTRIES
-    if signed and first >= _MAX_LUT_ENTRIES // 2:
-        first -= _MAX_LUT_ENTRIES
-    data = get(item, "LUTData")
-    if isinstance(data, bytes):
-        little = dataset.original_encoding[1] is not False
-        wide = len(data) >= 2 * entries
-        table = np.frombuffer(data, dtype=("<u2" if little else ">u2") if wide else "u1")
-    else:
-        table = np.asarray(_values(item, "LUTData"), dtype=np.int64)
-    if len(table) < entries:
-        msg = "LUTData is shorter than LUTDescriptor says"
-        raise DecodeError(msg)
-    return VoiLut(first=first, table=table[:entries].astype(np.uint16), bits=bits)

@@ -158,6 +158,8 @@ def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:
     if decoder is None or not is_installed(syntax, decoder):
         msg = f"no decoder for {syntax.name} is installed: {installing('codecs')}"
         raise UnsupportedTransferSyntaxError(msg, is_final=False)
+    if samples > 1:  # decoders give pixel by pixel; the attribute does not matter here (PS3.5 8.2)
+        options = {**options, "planar_configuration": 0}
     decode = decode_isolated if needs_isolation(decoder) else decode_here
     decoded = decode(found.data, syntax, decoder, options)
     if decoded.stored.shape[:2] != (rows, columns):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _COSINE_TOLERANCE = 1e-3
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 _LARGEST_MM = 1e6
+_CENTIMETRES = 3  # of Physical Units X and Y Direction
 
 
 def image_plane(dataset: Dataset, index: int) -> Geometry | None:
@@ -69,7 +70,7 @@ def pixel_aspect(dataset: Dataset, index: int) -> float | None:
     """Height of a pixel through its width.
 
     By Pixel Spacing, Imager Pixel Spacing, Nominal Scanned Pixel Spacing, Pixel
-    Aspect Ratio (PS3.3 C.7.6.3.1.7), or the scale of all ultrasound regions
+    Aspect Ratio (PS3.3 C.7.6.3.1.7), or the scale of all ultrasound regions of tissue
     (C.8.5.5.1), whichever the file has first.
 
     Returns:
@@ -80,11 +81,14 @@ def pixel_aspect(dataset: Dataset, index: int) -> float | None:
             item = functional_group(dataset, index, "PixelMeasuresSequence") if keyword == _SPACINGS[0] else dataset
             if found := numbers(item, keyword):
                 return _ratio(found)
-        regions = get(dataset, "SequenceOfUltrasoundRegions") or ()
-        ratios = {_ratio((*numbers(it, "PhysicalDeltaY"), *numbers(it, "PhysicalDeltaX"))) for it in regions}
+        ratios = {
+            _ratio((*numbers(it, "PhysicalDeltaY"), *numbers(it, "PhysicalDeltaX")))
+            for it in get(dataset, "SequenceOfUltrasoundRegions") or ()
+            # Those of Doppler or M-mode have time or frequency on an axis: their pixels have no shape.
+            if all(numbers(it, f"PhysicalUnits{axis}Direction") == (_CENTIMETRES,) for axis in "XY")
+        }
     except DecodeError:
         return math.nan
-    # Regions of Doppler or M-mode have time on one axis: nothing has one shape of pixel then.
     return ratios.pop() if len(ratios) == 1 else None
 
 

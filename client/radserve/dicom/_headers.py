@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from radserve.dicom._attributes import numbers, positive, text, texts
+from radserve.dicom._attributes import functional_group, numbers, positive, text, texts
 from radserve.dicom._geometry import image_plane
 from radserve.errors import DecodeError, InconsistentSeriesError
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from radserve.sources import Geometry
 
 MAX_IMAGES = 4096
-_SHARED = ("Modality", "SOPClassUID", "FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units")
+_SHARED = (
+    *("StudyInstanceUID", "PatientID", "Modality", "SOPClassUID", "FrameOfReferenceUID"),
+    *("PhotometricInterpretation", "RescaleType", "Units"),
+)
 _SIZE = ("Rows", "Columns", "SamplesPerPixel")
 
 
@@ -28,6 +31,7 @@ class Header:
         series: Series Instance UID; None where the file has none.
         instance: SOP Instance UID; None where the file has none.
         number: Instance Number, by which images without a place are ordered.
+        acquisition: Acquisition Number, or Frame Acquisition Number; empty where there is none.
         shared: Attributes that all images of a series have in common, by keyword.
         size: As ``shared``, of images that lie in one stack.
         plane: Where it lies in the patient; None where the file does not say it.
@@ -38,6 +42,7 @@ class Header:
     series: str | None
     instance: str | None
     number: float
+    acquisition: tuple[float, ...]
     shared: dict[str, str | None]
     size: dict[str, tuple[float, ...]]
     plane: Geometry | None
@@ -67,6 +72,7 @@ def read_headers(dataset: Dataset) -> tuple[Header, ...]:
             series=text(dataset, "SeriesInstanceUID"),
             instance=text(dataset, "SOPInstanceUID"),
             number=number[0] if number else 0.0,
+            acquisition=_acquisition(dataset, index),
             shared=shared,
             size=size,
             plane=image_plane(dataset, index),
@@ -74,3 +80,8 @@ def read_headers(dataset: Dataset) -> tuple[Header, ...]:
         )
         for index in range(count)
     )
+
+
+def _acquisition(dataset: Dataset, index: int) -> tuple[float, ...]:
+    content = functional_group(dataset, index, "FrameContentSequence")
+    return numbers(content, "FrameAcquisitionNumber") or numbers(dataset, "AcquisitionNumber")

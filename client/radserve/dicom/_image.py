@@ -6,11 +6,12 @@ import operator
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
-from pydicom.pixels.processing import apply_color_lut, convert_color_space
+from pydicom.pixels.processing import convert_color_space
 
-from radserve.dicom._attributes import functional_group, get, lookup_table, numbers, pairs, positive, text
+from radserve.dicom._attributes import functional_group, get, numbers, pairs, positive, text
 from radserve.dicom._decode import decode_frame
 from radserve.dicom._geometry import image_plane, pixel_aspect
+from radserve.dicom._tables import look_up, lookup_table, palette
 from radserve.errors import DecodeError, InputError, MissingAttributeError, OutOfScopeError
 from radserve.sources import Image, Scope, VoiLut, VoiWindow
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _YBR = ("YBR_FULL", "YBR_FULL_422")
+_8_BITS = 8
 _8_BIT_MAX = 255
 _BLOCK_SAMPLES = 2**17
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -61,6 +63,7 @@ def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) ->
         values=_modality_values(dataset, stored, index),
         photometric_interpretation=photometric,
         windows=_voi(dataset, index),
+        rescale_type=_rescale_type(dataset, index),
         valid=_valid(dataset, stored),
         scope=scope,
         **place,
@@ -86,14 +89,15 @@ def _frame_index(dataset: Dataset, frame: SupportsIndex | None) -> int:
 
 def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
     stored, photometric, bits_stored = frame.stored, frame.photometric_interpretation, frame.bits_stored
-    if photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-        bits_stored = stored.dtype.itemsize * 8
-        photometric = "RGB"
+    if photometric == "PALETTE COLOR" and stored.ndim == 2:  # noqa: PLR2004 - rows and columns
+        return _coloured(dataset, stored)
     if photometric not in ("RGB", *_YBR) or stored.ndim != 3 or stored.shape[2] != 3:  # noqa: PLR2004 - axes, samples
         msg = "the PhotometricInterpretation is none that this SDK converts to RGB"
         raise DecodeError(msg)
-    if photometric == "RGB" and stored.dtype == np.uint8:
+    if photometric in _YBR and bits_stored != _8_BITS:
+        msg = "BitsStored is not 8, as YBR_FULL and YBR_FULL_422 need (PS3.3 C.7.6.3.1.2)"
+        raise DecodeError(msg)
+    if photometric == "RGB" and stored.dtype == np.uint8 and bits_stored == _8_BITS:
         return cast("NDArray[np.uint8]", stored if stored.flags.writeable else stored.copy())
     rgb = np.empty(stored.shape, np.uint8)
     for rows in _blocks(stored):
@@ -102,6 +106,15 @@ def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
         else:
             scaled = stored[rows].astype(np.float32) * (_8_BIT_MAX / (2**bits_stored - 1))
             rgb[rows] = np.rint(scaled).clip(0, _8_BIT_MAX)
+    return rgb
+
+
+def _coloured(dataset: Dataset, stored: Stored) -> NDArray[np.uint8]:
+    tables = palette(dataset, signed=_is_signed(dataset))
+    rgb = np.empty((*stored.shape, 3), np.uint8)
+    for rows in _blocks(stored):
+        for channel, table in enumerate(tables):
+            rgb[rows, :, channel] = look_up(table, stored[rows])
     return rgb
 
 
@@ -119,7 +132,7 @@ def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np
     if tables:
         lut = lookup_table(tables[0], dataset, signed=_is_signed(dataset))
         for rows in _blocks(stored):
-            modality[rows] = lut.table[np.clip(stored[rows].astype(np.int64) - lut.first, 0, len(lut.table) - 1)]
+            modality[rows] = look_up(lut, stored[rows])
         return modality
     rescale = _rescale(dataset, index)
     if rescale is None and text(dataset, "Modality") == "CT":
@@ -165,6 +178,13 @@ def _rescale(dataset: Dataset, index: int) -> tuple[float, float] | None:
     return slope[0], intercept[0]
 
 
+def _rescale_type(dataset: Dataset, index: int) -> str | None:
+    tables = get(dataset, "ModalityLUTSequence")
+    if tables:
+        return text(tables[0], "ModalityLUTType")
+    return text(functional_group(dataset, index, "PixelValueTransformationSequence"), "RescaleType")
+
+
 def _is_signed(dataset: Dataset) -> bool:
     return numbers(dataset, "PixelRepresentation")[:1] == (1.0,)
 
@@ -198,10 +218,11 @@ def _voi(dataset: Dataset, index: int) -> tuple[VoiWindow | VoiLut, ...]:
 
 def _valid(dataset: Dataset, stored: Stored) -> NDArray[np.bool_] | None:
     """Where no Pixel Padding Value stands (PS3.3 C.7.5.1.1.2); compared with stored values."""
-    padding = numbers(dataset, "PixelPaddingValue")
-    if not padding or stored.dtype.kind == "f":
+    kind = {"f4": "Float", "f8": "DoubleFloat"}.get(stored.dtype.str[1:], "")
+    padding = numbers(dataset, f"{kind}PixelPaddingValue")
+    if not padding:
         return None
-    limit = numbers(dataset, "PixelPaddingRangeLimit") or padding
+    limit = numbers(dataset, f"{kind}PixelPaddingRangeLimit") or padding
     low, high = sorted((_as_stored(padding[0], stored.dtype), _as_stored(limit[0], stored.dtype)))
     valid: NDArray[np.bool_] = (stored < low) | (stored > high)
     return None if bool(valid.all()) else valid

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 _AGE = re.compile(r"([0-9]{1,3})([DWMY])\Z")
 _PER_YEAR = {"D": 365.25, "W": 52.1775, "M": 12.0, "Y": 1.0}
 _SMALL_CHILD_YEARS = 2
+# SNOMED CT codes, and the SNOMED RT ones (PS3.16 annex L) that older files hold.
+_VIEWS = {
+    **dict.fromkeys(("399348003", "R-10206"), "AP"),
+    **dict.fromkeys(("272479007", "R-10214", "R-40888"), "PA"),
+    **dict.fromkeys(("399173006", "R-10236"), "LL"),
+    **dict.fromkeys(("399198007", "R-10232"), "RL"),
+    **dict.fromkeys(("399162004", "R-10242"), "CC"),
+    **dict.fromkeys(("399368009", "R-10226"), "MLO"),
+    **dict.fromkeys(("399260004", "R-10224"), "ML"),
+    **dict.fromkeys(("399352003", "R-10228"), "LM"),
+}
+_OTHER_VIEW = "OTHER"
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
 
 
@@ -28,7 +40,7 @@ def read_scope(dataset: Dataset) -> Scope:
         sop_class_uid=_text(dataset, "SOPClassUID"),
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         body_part_examined=_code_string(dataset, "BodyPartExamined"),
-        view_position=_code_string(dataset, "ViewPosition"),
+        view_position=_code_string(dataset, "ViewPosition") or _coded_view(dataset),
         patient_age_years=_age_years(dataset),
         presentation_intent=_code_string(dataset, "PresentationIntentType"),
         burned_in_annotation=_code_string(dataset, "BurnedInAnnotation"),
@@ -46,6 +58,13 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
 def _code_string(dataset: Dataset, keyword: str) -> str | None:
     text = _text(dataset, keyword)
     return text.upper() if text else None
+
+
+def _coded_view(dataset: Dataset) -> str | None:
+    """The View Position that View Code Sequence (PS3.16 CID 4010, CID 4014) means; OTHER where none has its meaning."""
+    items = get(dataset, "ViewCodeSequence")
+    code = _text(items[0], "CodeValue") if items else None
+    return _VIEWS.get(code, _OTHER_VIEW) if code else None
 
 
 def _age_years(dataset: Dataset) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -143,7 +144,8 @@ def open_series(source: SeriesSource, *, maximum_gap: float = DEFAULT_MAXIMUM_GA
 
     Raises:
         InconsistentSeriesError: The images are of several series or orientations, one is
-            a localizer, two are at the same place, or one is missing between others.
+            a localizer, two are at the same place, several acquisitions lie between each
+            other, or one is missing between others.
         DicomError: A file cannot be read; its place among the files is told.
         InputError: There is none, or more than 4096.
     """
@@ -238,6 +240,7 @@ def _in_order(found: Sequence[tuple[int, Header]], maximum_gap: float) -> list[t
     places = np.array([plane.position_mm for plane in planes if plane is not None]) @ _normal(first)
     order = np.argsort(places, kind="stable")
     _check_distances(np.diff(places[order]), maximum_gap)
+    _check_acquisitions([found[place][1].acquisition for place in order])
     return [found[place] for place in order]
 
 
@@ -266,6 +269,14 @@ def _check_distances(distances_mm: NDArray[np.float64], maximum_gap: float) -> N
             f"an image is missing after number {widest + 1} of {len(distances_mm) + 1} along the slice normal"
             " (ImagePositionPatient): fetch the whole series"
         )
+        raise InconsistentSeriesError(msg)
+
+
+def _check_acquisitions(along: Sequence[tuple[float, ...]]) -> None:
+    """Refuse acquisitions that lie between each other's images; one after the other they may be parts of one scan."""
+    told = [number for number in along if number]
+    if sum(one != other for one, other in pairwise(told)) >= max(1, len(set(told))):
+        msg = "the images of several acquisitions (AcquisitionNumber) lie between each other: give one at a time"
         raise InconsistentSeriesError(msg)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radserve.dicom._attributes import get, numbers, positive, text, texts
-from radserve.errors import DecodeError, MissingAttributeError
+from radserve.errors import DecodeError, MissingAttributeError, OutOfScopeError
 from radserve.sources import Channel, MultiplexGroup, Scope, Waveform
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ MAX_GROUP_BYTES = 2**28
 # companded sound, which no physiological recording holds.
 _SAMPLE_TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
 _MICROVOLTS = {"UV": 1.0, "MV": 1e3, "V": 1e6, "NV": 1e-3}  # UCUM, upper case
+_SKEWS = ("ChannelTimeSkew", "ChannelSampleSkew", "ChannelOffset")
 
 
 def decode_waveform(dataset: Dataset, scope: Scope) -> Waveform:
@@ -88,6 +89,9 @@ def _channel(definition: Dataset, stored: Stored, padding: int | None) -> Channe
     factor = _MICROVOLTS.get(text(units[0], "CodeValue") or "") if units else None
     if factor is None or not sensitivity:
         return None
+    if any(value for keyword in _SKEWS for value in numbers(definition, keyword)):
+        msg = "a channel is shifted in time (ChannelTimeSkew, ChannelSampleSkew, ChannelOffset): have the file aligned"
+        raise OutOfScopeError(msg)
     correction = numbers(definition, "ChannelSensitivityCorrectionFactor") or (1.0,)
     baseline = numbers(definition, "ChannelBaseline") or (0.0,)
     values = (stored.astype(np.float64) * sensitivity[0] * correction[0] + baseline[0]) * factor

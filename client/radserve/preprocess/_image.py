@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from radserve.sources import Image, VoiLut
 
 _8_BIT_MAX = 255
+_HOUNSFIELD = ("HU", "US", None)  # unspecified and absent mean HU, too (PS3.3 C.8.2.1)
 # What is enlarged more than this holds too little of what the network was trained on.
 _LARGEST_ENLARGEMENT = 4
 
@@ -93,10 +94,13 @@ def window_of(image: Image, described: ImageInput) -> VoiWindow | VoiLut | None:
     """The window that a contract wants of a monochrome image; None where the image has no contrast.
 
     Raises:
-        OutOfScopeError: The file has no such window.
+        OutOfScopeError: The file has no such window, or its CT values are no Hounsfield units.
     """
     window = described.window
     if isinstance(window, FixedWindow):
+        if image.scope.modality == "CT" and image.rescale_type not in _HOUNSFIELD:
+            msg = "RescaleType is not HU, and the model's window is in Hounsfield units: give images whose values are"
+            raise OutOfScopeError(msg)
         return VoiWindow(center=window.center, width=window.width)
     if isinstance(window, FileWindow):
         if window.index < len(image.windows):
