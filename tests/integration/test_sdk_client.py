@@ -377,6 +377,6 @@ def test_one_model_of_a_newer_sdk_hides_none_of_the_others(tmp_path: Path, caplo
         with caplog.at_level(logging.WARNING, "radserve"):
             assert [model.name for model in client.models()] == ["add_one"]
             assert list(client.health()) == ["add_one"]
-        with pytest.raises(ContractError, match="upgrade"):
+        with pytest.raises(ContractError, match="newer checkout"):
             client.model("ahead")
     assert any("ahead" in line for line in caplog.messages)
