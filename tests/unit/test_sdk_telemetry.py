@@ -126,6 +126,7 @@ def _holders() -> list[object]:
             series="1.90817",
             instance="1.90817",
             number=1,
+            acquisition=(90817,),
             shared={},
             size={},
             plane=None,
