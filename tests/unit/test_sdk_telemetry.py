@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import fields
 
 import grpc
 import numpy as np
@@ -121,17 +122,7 @@ def _holders() -> list[object]:
         Answer(arrays={"X": pixels}, request_id="r"),
         Prepared(inputs={"X": pixels}, sop_instance_uids=("1.90817",), geometry=geometry),
         Frame(stored=pixels, photometric_interpretation="MONOCHROME2", bits_stored=16),
-        Header(
-            frame=None,
-            series="1.90817",
-            instance="1.90817",
-            number=1,
-            acquisition=(90817,),
-            shared={},
-            size={},
-            plane=None,
-            is_localizer=False,
-        ),
+        Header(**dict.fromkeys((field.name for field in fields(Header)), "1.90817")),  # type: ignore[arg-type]
         geometry,
         Image(values=pixels, photometric_interpretation="MONOCHROME2", windows=(lut,), scope=scope),
         Waveform(groups=(MultiplexGroup(sampling_frequency_hz=1, channels=(channel,)),), scope=scope),
