@@ -18,6 +18,7 @@ from radserve._codec._flows import (
 )
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
+from radserve._codec._statistics import Statistics, statistics_flow
 from radserve._codec._window import Counter, Window, check_many, numbered, size_of
 from radserve._codec._wire import to_request
 
@@ -36,6 +37,7 @@ __all__ = [
     "Record",
     "Sleep",
     "Source",
+    "Statistics",
     "Window",
     "batches",
     "canary",
@@ -55,6 +57,7 @@ __all__ = [
     "result_type",
     "sdk_version",
     "size_of",
+    "statistics_flow",
     "to_answer",
     "to_request",
     "to_result",

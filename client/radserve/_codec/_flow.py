@@ -69,7 +69,18 @@ class IsReady(_Call):
     """Whether a server says that it takes requests."""
 
 
-Call: TypeAlias = Infer | ReadConfig | ListModels | IsReady
+@dataclass(frozen=True, kw_only=True)
+class ReadStatistics(_Call):
+    """Read what a server counted of a model since it was loaded.
+
+    Attributes:
+        model: Its name.
+    """
+
+    model: str
+
+
+Call: TypeAlias = Infer | ReadConfig | ListModels | IsReady | ReadStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +137,7 @@ class Reply:
 
     Attributes:
         message: The response: of Infer a ModelInferResponse, of ReadConfig a ModelConfig,
-            of ListModels a list of names, of IsReady a bool.
+            of ListModels a list of names, of IsReady a bool, of ReadStatistics a ModelStatistics for each version.
         endpoint: ``host:port`` of the server that answered.
     """
 
@@ -152,4 +163,4 @@ def told(step: Ask | Prepare | Record) -> span:
     if isinstance(step.call, Infer):
         request = step.call.request
         return span("infer", model=request.model_name, version=int(request.model_version))
-    return span("call", model=step.call.model if isinstance(step.call, ReadConfig) else None)
+    return span("call", model=step.call.model if isinstance(step.call, ReadConfig | ReadStatistics) else None)

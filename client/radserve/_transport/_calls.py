@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig
+from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig, ReadStatistics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,6 +67,9 @@ def to_rpc(step: Call) -> Rpc:
     if isinstance(step, ReadConfig):
         request = service_pb2.ModelConfigRequest(name=step.model)
         return Rpc(method="ModelConfig", request=request, model=step.model)
+    if isinstance(step, ReadStatistics):
+        statistics = service_pb2.ModelStatisticsRequest(name=step.model)
+        return Rpc(method="ModelStatistics", request=statistics, model=step.model)
     if isinstance(step, ListModels):
         return Rpc(method="RepositoryIndex", request=service_pb2.RepositoryIndexRequest(ready=True))
     return READY
@@ -80,4 +83,6 @@ def read(step: Call, response: Any) -> Any:  # noqa: ANN401 - a message of its s
         return sorted({model.name for model in response.models})
     if isinstance(step, IsReady):
         return bool(response.ready)
+    if isinstance(step, ReadStatistics):
+        return list(response.model_stats)
     return response

@@ -139,6 +139,11 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._place)
 
+    def __reduce__(self) -> tuple[type[Secret], tuple[Path | str, dict[str, str]]]:
+        # For a process of this one's own: it need not have the variable.
+        environ = {self._place: self._value} if isinstance(self._place, str) else {}
+        return Secret, (self._place, environ)
+
     def read(self) -> str:
         """The secret as it is now; where it cannot be read, as it was."""
         with suppress(InputError):  # in the middle of being replaced
