@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.servers import write_certificate
 
+from radserve import AsyncClient, Client
 from radserve.audit import AuditLog
 from radserve.contracts import Policy
 from radserve.errors import InputError
@@ -19,7 +21,7 @@ from radserve.options import TLS, ClientOptions, RetryPolicy, Secret
 from radserve.options._load import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HOST = "127.0.0.1:8001"
 
@@ -187,7 +189,8 @@ def test_no_client_runs_with_half_an_audit_log(settings: dict[str, str], changed
         ("insecure = perhaps", "insecure .* must be yes or no"),
         ("retry_attempts = 1.5", "must be a whole number"),
         ("burned_in_annotation = ask", "must be refuse or accept"),
-        ("timout_s = 3", "no setting; there are endpoints, tls"),
+        ("timout_s = 3", r"timout_s in .* is no setting: did you mean timeout_s\?"),
+        ("colour = 3", "no setting; there are endpoints, tls"),
         ("token = ZZCANARYZZ", "name a file that holds it with token_file"),
         ("endpoints = a:1\nendpoints = b:1", "no configuration file"),
         ("\n[other]", "one section"),
@@ -211,6 +214,72 @@ def test_a_file_that_is_not_there_and_a_server_that_is_not_named_are_told(tmp_pa
 def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(InputError, match="no setting"):
         ClientOptions.load(environ={}, endpoints=HOST, timeout=3)
+
+
+@pytest.mark.parametrize("name", ["tls", "token", "protocol_secret", "retry", "audit"])
+def test_an_object_is_asked_for_by_how_it_is_made(name: str) -> None:
+    expected = rf"{name} must be an? \w+, for example (TLS|Secret|RetryPolicy|AuditLog)[.(]"
+    makes: tuple[Callable[..., object], ...] = (ClientOptions, partial(ClientOptions.load, environ={}))
+    for make in makes:
+        with pytest.raises(InputError, match=expected) as caught:
+            make(endpoints=(HOST,), **{name: "ZZCANARYZZ"})
+        assert "ZZCANARYZZ" not in str(caught.value)
+
+
+def test_objects_stand_above_environment_and_file(tmp_path: Path) -> None:
+    log, retry = AuditLog(tmp_path / "a", site_key=b"k" * 32, actor="a"), RetryPolicy(attempts=1)
+    environ = {"RADSERVE_ENDPOINTS": HOST, "RADSERVE_TIMEOUT_S": "7", "RADSERVE_RETRY_ATTEMPTS": "9"}
+    loaded = ClientOptions.load(environ=environ, audit=log, retry=retry)
+    assert (loaded.audit, loaded.retry, loaded.timeout_s) == (log, retry, 7)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_takes_an_audit_log_on_top_of_all_else(
+    kind: type[Client | AsyncClient], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RADSERVE_ENDPOINTS", HOST)
+    log = AuditLog(tmp_path / "a", site_key=b"k" * 32, actor="a")
+    for given in (None, options()):
+        client = kind(audit=log, options=given)
+        assert client._session.options.audit is log
+        assert client.url == HOST
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("timeout_s", "0", "timeout_s must be a finite number"),
+        ("retry_attempts", "0", "attempts must be a whole number"),
+        ("endpoints", "nowhere", "host:port"),
+        ("tls_ca", "/nowhere/ca.pem", "cannot read the file /nowhere/ca.pem"),
+        ("token_file", "/nowhere/token", "cannot read"),
+        ("timeout_s", "soon", "must be seconds"),
+    ],
+)
+def test_what_is_refused_says_where_it_stands(tmp_path: Path, name: str, value: str, told: str) -> None:
+    endpoints = {} if name == "endpoints" else {"endpoints": HOST}
+    with pytest.raises(InputError, match=f"{told}.*RADSERVE_{name.upper()}|^RADSERVE_{name.upper()} {told}"):
+        ClientOptions.load(environ={f"RADSERVE_{name.upper()}": value}, **endpoints)
+    file = write(tmp_path / "c", f"[radserve]\n{name} = {value}\n")
+    with pytest.raises(InputError, match=f"{told}.*{name} in {file}|^{name} in {file} {told}"):
+        ClientOptions.load(file=file, environ={}, **endpoints)
+
+
+def test_an_argument_is_not_blamed_on_the_environment() -> None:
+    with pytest.raises(InputError) as caught:
+        ClientOptions.load(environ={"RADSERVE_TIMEOUT_S": "3", "RADSERVE_KEEPALIVE_S": "400"}, timeout_s=0)
+    assert "RADSERVE_" not in str(caught.value).replace("RADSERVE_ENDPOINTS", "")
+
+
+def test_a_misspelt_variable_is_told_once_without_its_value(caplog: pytest.LogCaptureFixture) -> None:
+    # Kubernetes sets the last two where a service is named radserve.
+    names = ("TIMEOUTS_S", "TRITONSERVER", "PORT", "SERVICE_HOST")
+    environ = dict.fromkeys((f"RADSERVE_{name}" for name in names), "ZZCANARYZZ")
+    for _ in range(2):
+        ClientOptions.load(environ=environ, endpoints=HOST)
+    (record,) = caplog.records
+    assert "no setting is read from RADSERVE_TIMEOUTS_S: did you mean RADSERVE_TIMEOUT_S?" in record.getMessage()
+    assert "ZZCANARYZZ" not in caplog.text
 
 
 @pytest.mark.parametrize("source", ["file", "environment"])

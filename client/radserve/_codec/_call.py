@@ -125,6 +125,7 @@ def client_options(
     tls: TLS | None,
     insecure: bool | None,
     timeout_s: float | None,
+    audit: AuditLog | None,
     options: ClientOptions | None,
 ) -> ClientOptions:
     """What a client was given, over its options, or over those of environment and configuration file.
@@ -132,7 +133,7 @@ def client_options(
     Raises:
         InputError: No server is named anywhere, or an option is malformed.
     """
-    given: dict[str, Any] = {"tls": tls, "insecure": insecure, "timeout_s": timeout_s}
+    given: dict[str, Any] = {"tls": tls, "insecure": insecure, "timeout_s": timeout_s, "audit": audit}
     given = {name: value for name, value in given.items() if value is not None}
     if url is not None:
         given["endpoints"] = tuple(url) if isinstance(url, Sequence) and not isinstance(url, str | bytes) else (url,)

@@ -94,8 +94,6 @@ _CONNECTING: Mapping[str, str] = {
     " stands in it, or have one made for this name",
     "WRONG_VERSION_NUMBER": "something listens at {url}, but not with TLS: check the port, or leave TLS out where"
     " plain text is meant",
-    "Failed to create security handshaker": "the certificates given for {url} cannot be used: check that the files"
-    " are PEM, and that key and certificate belong together",
     "Tls handshake failed": "something listens at {url}, but the TLS handshake failed: check authorities, host name"
     " and client certificate",
     # In TLS 1.3 a server that wants a client certificate, or another one, hangs up without a word.

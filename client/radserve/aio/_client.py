@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from radserve.audit import AuditLog
     from radserve.options import TLS, ClientOptions
 
 R = TypeVar("R", bound=Result)
@@ -31,6 +32,7 @@ class AsyncClient:
         tls: As for ``Client``.
         insecure: As for ``Client``.
         timeout_s: As for ``Client``.
+        audit: As for ``Client``.
         options: As for ``Client``.
 
     Raises:
@@ -44,10 +46,11 @@ class AsyncClient:
         tls: TLS | None = None,
         insecure: bool | None = None,
         timeout_s: float | None = None,
+        audit: AuditLog | None = None,
         options: ClientOptions | None = None,
     ) -> None:
         self._session = AsyncSession(
-            _codec.client_options(url, tls=tls, insecure=insecure, timeout_s=timeout_s, options=options)
+            _codec.client_options(url, tls=tls, insecure=insecure, timeout_s=timeout_s, audit=audit, options=options)
         )
 
     async def __aenter__(self) -> Self:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from radserve.audit import AuditLog
     from radserve.options import TLS, ClientOptions
 
 R = TypeVar("R", bound=Result)
@@ -31,6 +32,7 @@ class Client:
         tls: Certificates; None means plain text, which only loopback may have.
         insecure: Allow plain text to another host: patient data would travel readable.
         timeout_s: Time budget of a call that names none, all its attempts together; 30 s unless told.
+        audit: Where each question is noted before it is answered.
         options: All options there are.
 
     Raises:
@@ -44,10 +46,11 @@ class Client:
         tls: TLS | None = None,
         insecure: bool | None = None,
         timeout_s: float | None = None,
+        audit: AuditLog | None = None,
         options: ClientOptions | None = None,
     ) -> None:
         self._session = Session(
-            _codec.client_options(url, tls=tls, insecure=insecure, timeout_s=timeout_s, options=options)
+            _codec.client_options(url, tls=tls, insecure=insecure, timeout_s=timeout_s, audit=audit, options=options)
         )
 
     def __enter__(self) -> Self:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from radserve.errors import InputError
-from radserve.options._load import load
+from radserve.options._load import check_objects, load
 from radserve.options._policies import RetryPolicy
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from radserve.contracts import Policy
     from radserve.options._credentials import TLS, Secret
 
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
+_MAX_PORT = 65_535
 _CLOSEST_PINGS_S = 300.0  # Triton answers closer ones with GOAWAY
 _SMALLEST_MESSAGE_BYTES = 2**16
 _LARGEST_MESSAGE_BYTES = 2**31 - 1  # of gRPC itself
@@ -26,6 +29,9 @@ _LARGEST_MESSAGE_BYTES = 2**31 - 1  # of gRPC itself
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
     """How a client reaches its servers.
+
+    One that is made directly is what it was given, and ignores the environment
+    and the configuration file; ``ClientOptions.load`` takes from them what it was not given.
 
     Attributes:
         endpoints: ``host:port`` of each server's gRPC service; calls go to the one with the fewest in flight.
@@ -65,9 +71,12 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself or what a server would punish."""
+        check_objects(self)
         problem = None
         if isinstance(self.endpoints, str) or not self.endpoints or len(set(self.endpoints)) != len(self.endpoints):
             problem = 'give endpoints as different addresses, for example ("a.local:8001", "b.local:8001")'
+        elif not all(map(_is_address, self.endpoints)):
+            problem = 'endpoints: give each server as "host:port" of its gRPC service, for example "localhost:8001"'
         elif (self.protocol_key is None) != (self.protocol_secret is None):
             problem = "a restricted protocol needs both protocol_key and protocol_secret: give both, or none"
         elif self.protocol_key is not None and not _is_header(self.protocol_key):
@@ -95,12 +104,18 @@ class ClientOptions:
         Args:
             file: A configuration file; None takes the one that ``RADSERVE_CONFIG`` names, if any.
             environ: The environment; None takes the process's.
-            **given: Attributes of this class or settings of the file, by name; None counts as not given.
+            **given: Attributes of this class (as ``audit`` and ``retry``) or settings of the file, by
+                name; None counts as not given.
 
         Raises:
             InputError: A setting is unknown, malformed or given twice, or a file cannot be read.
         """
-        return cls(**load(file=file, environ=environ, given=given))
+        return load(cls, file=file, environ=environ, given=given)
+
+
+def _is_address(url: object) -> bool:
+    address = _ADDRESS.match(url) if isinstance(url, str) else None
+    return address is not None and 0 < int(address["port"]) <= _MAX_PORT
 
 
 def _is_header(name: str) -> bool:

@@ -17,9 +17,12 @@ never in the configuration file.
 from __future__ import annotations
 
 import configparser
+import logging
 import os
+import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from radserve.audit import AuditLog
 from radserve.contracts import Policy
@@ -30,8 +33,11 @@ from radserve.options._policies import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
 _PREFIX = "RADSERVE_"
 _SECTION = "radserve"
+_log = logging.getLogger("radserve")
+_told: set[str] = set()
 
 
 def _endpoints(value: object) -> tuple[str, ...]:
@@ -97,10 +103,19 @@ _RETRY = {
 _AUDIT = ("audit_file", "audit_key_file", "audit_actor")
 _FILES = ("token_file", "protocol_secret_file")
 _OBJECTS = {"tls": TLS, "token": Secret, "protocol_secret": Secret, "retry": RetryPolicy, "audit": AuditLog}
+_MADE_BY = {
+    "tls": 'TLS.from_files("ca.pem")',
+    "token": 'Secret.from_file("token")',
+    "protocol_secret": 'Secret.from_file("key")',
+    "retry": "RetryPolicy(attempts=5)",
+    "audit": 'AuditLog("audit.jsonl", site_key=..., actor=...)',
+}
 
 
-def load(*, file: str | Path | None, environ: Mapping[str, str] | None, given: Mapping[str, object]) -> dict[str, Any]:
-    """Arguments of ClientOptions, each from the first place that has it.
+def load(
+    make: Callable[..., T], *, file: str | Path | None, environ: Mapping[str, str] | None, given: Mapping[str, object]
+) -> T:
+    """Call ClientOptions, with each argument from the first place that has it.
 
     Raises:
         InputError: A setting is unknown, malformed or given twice, or a file cannot be read.
@@ -109,8 +124,51 @@ def load(*, file: str | Path | None, environ: Mapping[str, str] | None, given: M
     where = file if file is not None else environment.get(f"{_PREFIX}CONFIG") or None
     from_file = {} if where is None else _settings_of(Path(where))
     found = [_given(given), _of_environment(environment), from_file]
+    _tell_misspelt(environment)
     merged = _merge(found)
-    return _arguments(merged)
+    try:
+        return make(**_arguments(merged))
+    except InputError as error:
+        arguments, from_variables, _ = found
+        places = [f"{_PREFIX}{name.upper()}" for name in from_variables if name not in arguments]
+        places += [f"{name} in {where}" for name in from_file if name not in {*arguments, *from_variables}]
+        about = [place for place in places if _is_about(str(error), place, merged)]
+        msg = f"{error} ({', '.join(about)})" if about else str(error)
+        raise InputError(msg) from None
+
+
+def _is_about(message: str, place: str, merged: Mapping[str, Any]) -> bool:
+    """Whether a refusal speaks of what stands at a place, by its name or as its file."""
+    name = place.partition(" in ")[0].removeprefix(_PREFIX).lower()
+    words = {name, _RETRY.get(name, name)} | ({str(merged[name])} if isinstance(merged.get(name), Path) else set())
+    return any(re.search(rf"(?<![\w/]){re.escape(word)}(?![\w/])", message) for word in words)
+
+
+def check_objects(options: object) -> None:
+    """Refuse a path, say, in the place of the certificates that it holds.
+
+    Raises:
+        InputError: An attribute is not of its type.
+    """
+    for name, kind in _OBJECTS.items():
+        value = getattr(options, name)
+        if not isinstance(value, kind) and not (value is None and name != "retry"):
+            raise InputError(_must_be(name))
+
+
+def _must_be(name: str) -> str:
+    kind = _OBJECTS[name].__name__
+    return f"{name} must be {'an' if kind[0] == 'A' else 'a'} {kind}, for example {_MADE_BY[name]}"
+
+
+def _tell_misspelt(environ: Mapping[str, str]) -> None:
+    """Log a variable that is nearly one of ours, once; Kubernetes makes quite other ones of a service's name."""
+    known = (*SETTINGS, *SECRETS, "config")
+    for variable in sorted(set(environ) - _told):
+        name = variable.removeprefix(_PREFIX).lower()
+        if variable.startswith(_PREFIX) and name not in known and (close := get_close_matches(name, known, 1, 0.8)):
+            _told.add(variable)
+            _log.warning("no setting is read from %s: did you mean %s?", variable, _PREFIX + close[0].upper())
 
 
 def _settings_of(path: Path) -> dict[str, Any]:
@@ -143,11 +201,13 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _given(given: Mapping[str, object]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, _OBJECTS.get(name, ())) else _read(name, value, name)
-        for name, value in given.items()
-        if value is not None
-    }
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _OBJECTS and value is not None and not isinstance(value, bool | _OBJECTS[name]):
+            raise InputError(_must_be(name))
+        if value is not None:
+            found[name] = value if isinstance(value, _OBJECTS.get(name, ())) else _read(name, value, name)
+    return found
 
 
 def _read(name: str, value: object, where: str) -> Any:  # noqa: ANN401 - each setting has a type of its own
@@ -155,7 +215,9 @@ def _read(name: str, value: object, where: str) -> Any:  # noqa: ANN401 - each s
         msg = f"{where} is a secret: name a file that holds it with {name}_file"
         raise InputError(msg)
     if name not in SETTINGS:
-        msg = f"{where} is no setting; there are {', '.join(SETTINGS)}"
+        close = get_close_matches(name, SETTINGS, 1)
+        advice = f": did you mean {close[0]}?" if close else f"; there are {', '.join(SETTINGS)}"
+        msg = f"{where} is no setting{advice}"
         raise InputError(msg)
     convert, wanted = SETTINGS[name]
     try:
