@@ -203,7 +203,7 @@ class Journal:
         except OSError as error:
             raise _unusable(self.path, error) from error
         if not resume and os.fstat(self._file).st_size:
-            msg = f"{self.path} is there already: resume what it holds, or name another file"
+            msg = f"{self.path} is there already: resume what it holds (--resume), or name another file"
             raise InputError(msg)
         for number, line in enumerate(self._lines(), start=1):
             self._note(self._parsed(number, line))

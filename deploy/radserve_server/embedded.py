@@ -199,7 +199,10 @@ class EmbeddedServer:
             msg = "the server was started already: stop it first"
             raise ServerStartError(msg)
         if not self._insecure and not _is_loopback(self.host):
-            msg = f"{self.host} is not loopback, and the embedded server is open to all: use 127.0.0.1"
+            msg = (
+                f"{self.host} is not loopback, and the embedded server is open to all who reach it: use 127.0.0.1,"
+                " or allow it with insecure=True (--insecure)"
+            )
             raise ServerStartError(msg)
         if not self.repository.is_dir():
             msg = f"there is no model repository at {self.repository}: export a model first (radserve export)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support.classifiers import image_contract, text_contract, write_classifier
 from support.repositories import write_add_one, write_config, write_public, write_python
 
 from radserve.cli import main
+from radserve.cli._show import Tally
 from radserve.journal import Journal
 from radserve_server import EmbeddedServer
 
@@ -199,7 +201,7 @@ def test_answers_go_to_a_file_and_the_next_run_adds_the_rest(
     assert radserve(*command, CT, CT).stdout == f"{out}: 1 answered, 0 refused\n"
     again = radserve(*command, CT, MR)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
-    assert "is there already" in again.stderr
+    assert "is there already: resume what it holds (--resume)" in again.stderr
     done = radserve(*command, CT, MR, "/nowhere/x.dcm", "--resume")
     assert done.returncode == 1
     assert done.stdout == f"{out}: 1 answered, 1 refused, 1 left: run again with --resume\n"
@@ -267,6 +269,36 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(tmp_path: Path,
     assert len(out.read_text().splitlines()) == 100
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_server_that_is_gone_is_not_asked_about_all_the_rest(
+    tmp_path: Path, radserve: Run, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    write_classifier(tmp_path / "repository", text_contract())
+    texts = [word for number in range(100) for word in ("--text", f"urgent {number}")]
+    with EmbeddedServer(tmp_path / "repository", verify=False, supervise=False) as server:
+        count = Tally.count
+
+        def stop_after_ten(tally: Tally, answers: Iterator[Any]) -> Iterator[Any]:
+            for number, answered in enumerate(count(tally, answers)):
+                if number == 10:
+                    server.stop()
+                yield answered
+
+        monkeypatch.setattr(Tally, "count", stop_after_ten)
+        more = ["--json"] if form == "json" else []
+        done = radserve("predict", "triage", *texts, "--timeout", "5", "--url", server.grpc_url, *more)
+    assert done.returncode == 1
+    *_, summary, why = done.stderr.splitlines()
+    found = re.fullmatch(r"radserve: (\d+) answered, 0 refused, (\d+) failed, (\d+) left", summary)
+    assert found, done.stderr
+    answered, failed, left = map(int, found.groups())
+    assert answered >= 10
+    assert 15 <= failed < 60
+    assert answered + failed + left == 100
+    assert why.startswith("radserve: ")
+    assert done.stdout.count("Error: " if form == "table" else '"error"') == failed
+
+
 @pytest.mark.parametrize("arguments", [("--resume",), ("--out", "results.jsonl", "--json")])
 def test_options_that_make_no_sense_together_are_wrong_usage(radserve: Run, arguments: tuple[str, ...]) -> None:
     done = radserve("predict", "m", CT, "--url", "127.0.0.1:9", *arguments)
@@ -309,7 +341,7 @@ def test_the_environment_says_what_no_option_says(
     monkeypatch.setenv("RADSERVE_ENDPOINTS", server.grpc_url)
     assert radserve(command).returncode == 0
     monkeypatch.setenv("RADSERVE_TIMEOUT_S", "1e-6")
-    assert "the 1e-06 s allowed are over" in radserve(command).stderr
+    assert "the 1e-06 s allowed are over: allow more with timeout_s (--timeout)" in radserve(command).stderr
     assert radserve(command, "--timeout", "20").returncode == 0
 
 

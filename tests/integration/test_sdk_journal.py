@@ -129,7 +129,7 @@ def test_a_run_that_is_done_asks_nothing(
     done = run(server, archive, out, "--resume")
     assert (done.returncode, done.stderr) == (1, "")
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert f"{FILES - REFUSED} answered, {REFUSED} refused\n" in done.stdout
+    assert done.stdout == f"{out}: 0 asked, all done before: {FILES - REFUSED} answered, {REFUSED} refused\n"
 
 
 def test_two_runs_on_one_file_are_refused_and_the_first_goes_on(

@@ -165,7 +165,7 @@ def test_ctrl_c_shows_what_was_answered_and_leaves_a_clean_line(
     assert status == 130
     assert [number for number in range(1, 6) if f"text {number}" in out] == [1, 2, 3]
     assert is_clean(shown)
-    assert after_the_bar(shown) == INTERRUPTED
+    assert after_the_bar(shown) == f"radserve: 3 answered, 0 refused, 1 left\r\n{INTERRUPTED}"
 
 
 def test_ctrl_c_keeps_what_was_answered_in_the_file_and_the_next_run_does_the_rest(

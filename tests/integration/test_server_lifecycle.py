@@ -166,7 +166,9 @@ def test_a_missing_repository_is_named(tmp_path: Path) -> None:
 
 
 def test_an_address_that_others_can_reach_is_refused(repository: Path) -> None:
-    assert "0.0.0.0 is not loopback" in _refusal(repository, host="0.0.0.0")  # noqa: S104 - refused
+    told = _refusal(repository, host="0.0.0.0")  # noqa: S104 - refused
+    assert "0.0.0.0 is not loopback" in told
+    assert "(--insecure)" in told
 
 
 def test_a_damaged_installation_is_refused_before_anything_is_started(

@@ -37,7 +37,7 @@ class Deadline:
         """
         remaining = self._end - time.monotonic()
         if remaining <= 0:
-            msg = f"the {self.timeout_s:g} s allowed are over: allow more with timeout_s"
+            msg = f"the {self.timeout_s:g} s allowed are over: allow more with timeout_s (--timeout)"
             raise DeadlineExceededError(msg, model=model)
         return remaining
 

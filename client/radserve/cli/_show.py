@@ -16,8 +16,10 @@ from radserve.journal import to_line
 from radserve.results import Classification, GeneratedText, Segmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from typing_extensions import Self
 
     from radserve.cli._inputs import Item
     from radserve.contracts import Code
@@ -36,6 +38,47 @@ class Answered(NamedTuple):
     label_map: Path | None = None
 
 
+class Tally:
+    """Counts answers, and says at the end how many there were, unless all are there or there is one input alone.
+
+    Args:
+        total: Inputs.
+
+    Attributes:
+        total: As given.
+        failed: How many have no answer, for whatever reason.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.failed = 0
+        self._answered = 0
+        self._refused = 0
+
+    def count(self, answers: Iterable[Answered]) -> Iterator[Answered]:
+        """Pass answers on."""
+        for answered in answers:
+            if isinstance(answered.answer, RadserveError):
+                self.failed += 1
+                self._refused += answered.answer.is_final
+            else:
+                self._answered += 1
+            yield answered
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._answered == self.total or self.total == 1:
+            return
+        parts = [f"{self._answered} answered", f"{self._refused} refused"]
+        if unanswered := self.failed - self._refused:
+            parts.append(f"{unanswered} failed")
+        if left := self.total - self._answered - self.failed:
+            parts.append(f"{left} left")
+        typer.echo(f"radserve: {', '.join(parts)}", err=True)
+
+
 def progress_bar(total: int, *, beside_lines: bool = False) -> Progress:
     """A bar on standard error, where there is a terminal and enough to wait for; nothing of it stays.
 
@@ -49,32 +92,27 @@ def progress_bar(total: int, *, beside_lines: bool = False) -> Progress:
     return Progress(console=console, transient=True, redirect_stdout=False, disable=not is_shown)
 
 
-def print_lines(answers: Iterator[Answered], total: int) -> int:
-    """Print a line for each answer as it comes; the number of failures."""
-    failed = 0
+def print_lines(answers: Iterator[Answered], total: int) -> None:
+    """Print a line for each answer as it comes."""
     with progress_bar(total, beside_lines=True) as progress:
         for item, answer, label_map in progress.track(answers, total=total, description=_DOING):
             plain: dict[str, Any] = {"input": item.name}
             if isinstance(answer, RadserveError):
-                failed += 1
                 plain["error"] = {"type": type(answer).__name__, "message": str(answer)}
             else:
                 plain |= answer.to_dict()
                 plain |= {"label_map": str(label_map)} if label_map else {}
             typer.echo(to_line(plain), nl=False)
-    return failed
 
 
-def print_table(answers: Iterator[Answered], total: int, intended_use: str) -> int:
-    """Print a table when all answers are there, or none will come any more; the number of failures."""
-    failed = 0
+def print_table(answers: Iterator[Answered], total: int, intended_use: str) -> None:
+    """Print a table when all answers are there, or none will come any more."""
     rows: list[tuple[str | Text, ...]] = []
     try:
         with progress_bar(total) as progress:
             for item, answer, label_map in progress.track(answers, total=total, description=_DOING):
                 name = printable(item.name)
                 if isinstance(answer, RadserveError):
-                    failed += 1
                     refusal = Text(f"{type(answer).__name__}: {answer}", style="red")
                     rows.append((name, refusal, *[""] * (len(_COLUMNS) - 2)))
                     continue
@@ -86,7 +124,6 @@ def print_table(answers: Iterator[Answered], total: int, intended_use: str) -> i
             console.print(filled_table(_COLUMNS, rows))
             if intended_use:
                 console.print(Text(intended_use))
-    return failed
 
 
 def printable(name: str) -> Text:

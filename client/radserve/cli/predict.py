@@ -14,7 +14,7 @@ import typer
 from radserve.cli._inputs import Inputs
 from radserve.cli._label_maps import picture_paths, write_picture
 from radserve.cli._options import Config, Insecure, Json, Timeout, TlsCa, TlsCert, TlsKey, Url, connect, documented
-from radserve.cli._show import Answered, print_lines, print_table, printable, progress_bar
+from radserve.cli._show import Answered, Tally, print_lines, print_table, printable, progress_bar
 from radserve.contracts import Task, TextInput
 from radserve.errors import (
     DeadlineExceededError,
@@ -124,9 +124,14 @@ def predict(
             with Journal.open(out, model=served.name, frame=frame, resume=resume) as journal:
                 failed = _record(ask, jobs, journal)
         else:
-            answers = _answers(ask, jobs, force=force)
-            total = len(jobs)
-            failed = print_lines(answers, total) if json else print_table(answers, total, served.contract.intended_use)
+            tally = Tally(len(jobs))
+            with closing(_while_served(_answers(ask, jobs, force=force))) as answers, tally:
+                counted = tally.count(answers)
+                if json:
+                    print_lines(counted, tally.total)
+                else:
+                    print_table(counted, tally.total, served.contract.intended_use)
+            failed = tally.failed
     raise typer.Exit(1 if failed else 0)
 
 
@@ -178,20 +183,30 @@ def _answers(ask: Ask, jobs: Sequence[_Job], *, force: bool) -> Generator[Answer
     yield from refused()
 
 
+def _while_served(answers: Generator[Answered, None, None]) -> Generator[Answered, None, None]:
+    """Answers until so many in a row are missing that none will come any more: the last one's error ends them."""
+    away = 0
+    with closing(answers):
+        for answered in answers:
+            answer = answered.answer
+            # Of no kind of its own is that of an audit log that cannot be written.
+            away = away + 1 if isinstance(answer, _AWAY) or type(answer) is RadserveError else 0
+            if away == _PATIENCE:
+                raise cast("RadserveError", answer)
+            yield answered
+
+
 def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
     """Write to a journal what it does not hold yet; the number of failures, those of earlier runs included."""
     by_key = {job.item.key() or f"unreadable {job.item.name}": job for job in jobs}
     left = {key: job for key, job in by_key.items() if key not in journal}
-    unanswered = away = 0
+    unanswered = 0
+    answering = _while_served(_answers(ask, list(left.values()), force=True))
     try:
-        with progress_bar(len(by_key)) as progress, closing(_answers(ask, list(left.values()), force=True)) as answers:
+        with progress_bar(len(by_key)) as progress, closing(answering) as answers:
             bar = progress.add_task("predicting", total=len(by_key), completed=len(by_key) - len(left))
             for key, (item, answer, label_map) in zip(left, answers, strict=True):
                 progress.advance(bar)
-                # Of no kind of its own is that of an audit log that cannot be written.
-                away = away + 1 if isinstance(answer, _AWAY) or type(answer) is RadserveError else 0
-                if away == _PATIENCE:
-                    raise cast("RadserveError", answer)
                 more = {"label_map": str(label_map)} if label_map else {}
                 if not journal.write(key, item.name, answer, **more):
                     unanswered += 1
@@ -203,5 +218,6 @@ def _record(ask: Ask, jobs: Sequence[_Job], journal: Journal) -> int:
             parts.append(f"by versions {', '.join(map(str, sorted(journal.versions)))}")
         if rest := sum(key not in journal for key in left):
             parts.append(f"{rest} left: run again with --resume")
-        typer.echo(f"{journal.path}: {', '.join(parts)}")
+        before = "" if left else "0 asked, all done before: "
+        typer.echo(f"{journal.path}: {before}{', '.join(parts)}")
     return journal.refused + unanswered
