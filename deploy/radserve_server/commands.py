@@ -69,6 +69,7 @@ def serve(
     def on_event(event: Event) -> None:
         messages.print(f"{time.strftime('%H:%M:%S')} {event.message}", markup=False)
 
+    _refuse_without_contracts(repository)
     try:
         _treat_sigterm_as_ctrl_c()
         messages.print(_ADVICE, style="dim")
@@ -150,6 +151,20 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _refuse_without_contracts(repository: Path) -> None:
+    """What is served without a contract, no client could ask."""
+    from radserve.contracts import CONTRACT_PARAMETER  # noqa: PLC0415 - with the rest
+    from radserve.errors import ServerStartError  # noqa: PLC0415 - with the rest
+
+    configs = repository.glob("*/config.pbtxt")
+    if repository.is_dir() and not any(CONTRACT_PARAMETER.encode() in config.read_bytes() for config in configs):
+        msg = (
+            f"{repository} holds no model with a contract: export one into it"
+            f" (radserve export SPEC --repository {repository}), or name the folder that holds the models"
+        )
+        raise ServerStartError(msg)
+
+
 def _treat_sigterm_as_ctrl_c() -> None:
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -176,7 +191,7 @@ def _loading(console: Console, repository: Path) -> Iterator[Callable[[str], Non
 
 
 def _announce(output: Console, server: EmbeddedServer, took_s: float) -> None:
-    output.print(f"models   {', '.join(server.models) or '(none carries a contract)'}", markup=False)
+    output.print(f"models   {', '.join(server.models)}", markup=False)
     output.print(f"gRPC     {server.grpc_url}")
     output.print(f"HTTP     http://{server.http_url}")
     output.print(f"metrics  http://{server.metrics_url}/metrics")

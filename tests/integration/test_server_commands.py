@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.inference import add_one
 from support.leftovers import leftovers, wait_until_gone
-from support.repositories import write_add_one, write_python
+from support.repositories import write_add_one, write_config, write_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,6 +152,19 @@ def test_a_repository_that_is_not_as_published_is_one_clear_line(repository: Pat
     assert process.returncode == 1
     assert len(output.splitlines()) == 2
     assert "add_one_pipeline/config.pbtxt: differs from what was published" in output
+
+
+@pytest.mark.parametrize("holds", ["nothing", "models without a contract", "a repository"])
+def test_a_folder_without_a_public_model_is_one_clear_line(holds: str, repository: Path, serve: Serve) -> None:
+    folder = repository.parent if holds == "a repository" else repository.parent / "other"
+    if holds == "models without a contract":
+        write_config(folder / "raw", (("X", "FP32", (4,)),), (("Y", "FP32", (4,)),))
+    folder.mkdir(exist_ok=True)
+    process = serve(folder)
+    output, _ = process.communicate(timeout=_EXIT_S)
+    assert process.returncode == 1
+    assert output.startswith(f"radserve: {folder} holds no model with a contract: export one into it (radserve export")
+    assert len(output.splitlines()) == 1
 
 
 def test_a_server_that_dies_at_start_is_one_clear_line(repository: Path, serve: Serve, copy_triton: CopyTriton) -> None:

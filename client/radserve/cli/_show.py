@@ -69,7 +69,7 @@ class Tally:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._answered == self.total or self.total == 1:
+        if self.total in (self._answered, 1):
             return
         parts = [f"{self._answered} answered", f"{self._refused} refused"]
         if unanswered := self.failed - self._refused:
