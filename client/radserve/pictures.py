@@ -17,7 +17,9 @@ from radserve.errors import DecodeError, InputError
 from radserve.sources import Image, VoiWindow
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
+
+    from numpy.typing import NDArray
 
     PictureSource: TypeAlias = "str | os.PathLike[str] | bytes"
 
@@ -78,6 +80,19 @@ def read_picture(source: PictureSource) -> Image:
     return _image(upright)
 
 
+def without_colour(image: Image) -> Image:
+    """A picture in RGB whose three channels are equal, as the grey one that it shows; any other as it is."""
+    values = image.values
+    if image.photometric_interpretation != "RGB" or not (values == values[..., :1]).all():
+        return image
+    return _grey(values[..., 0], _8_BIT_MAX)
+
+
+def _grey(values: NDArray[Any], highest: int) -> Image:
+    full = VoiWindow(center=highest / 2, width=highest, function="LINEAR_EXACT")
+    return Image(values=values.astype(np.float32), photometric_interpretation="MONOCHROME2", windows=(full,))
+
+
 def _image(picture: PIL.Image.Image) -> Image:
     if picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
         is_grey = picture.mode in ("L", "LA")
@@ -91,10 +106,7 @@ def _image(picture: PIL.Image.Image) -> Image:
     if picture.mode not in ("L", "I", "I;16", "I;16B"):
         msg = "the picture is neither grey nor RGB: convert it to one of them"
         raise InputError(msg)
-    highest = _8_BIT_MAX if picture.mode == "L" else _16_BIT_MAX
-    full = VoiWindow(center=highest / 2, width=highest, function="LINEAR_EXACT")
-    values = np.asarray(picture).astype(np.float32)
-    return Image(values=values, photometric_interpretation="MONOCHROME2", windows=(full,))
+    return _grey(np.asarray(picture), _8_BIT_MAX if picture.mode == "L" else _16_BIT_MAX)
 
 
 def _open(content: bytes) -> PIL.Image.Image:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pydicom
 import pytest
 from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, arrays, contract, tensors
 
 from radserve import Priority, _codec
+from radserve.contracts import EveryImage
 from radserve.errors import (
     DecodeError,
     InputError,
@@ -19,6 +21,8 @@ from radserve.errors import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from radserve.contracts import ImageInput, TextInput, WaveformInput
 
 
@@ -84,6 +88,28 @@ def test_a_source_that_the_model_does_not_take_is_refused(
 ) -> None:
     with pytest.raises(error):
         _codec.prepare(contract(described), source)
+
+
+@pytest.mark.parametrize("described", [IMAGE, WAVEFORM])
+def test_a_folder_is_many_files(described: ImageInput | WaveformInput, tmp_path: Path) -> None:
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(InputError, match=r'predict_many\(sorted\(Path\(folder\)\.glob\("\*\.dcm"\)\)\)'):
+            _codec.prepare(contract(described), folder)
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        (IMAGE, r"predict_many\(\)"),
+        (WAVEFORM, r"predict_many\(\)"),
+        (msgspec.structs.replace(IMAGE, study=EveryImage()), r"numpy\.stack"),
+    ],
+)
+def test_a_list_of_arrays_is_refused_with_what_to_give_instead(
+    described: ImageInput | WaveformInput, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        _codec.prepare(contract(described), [np.zeros((4, 4)), np.zeros((4, 4))])  # type: ignore[list-item]
 
 
 def test_the_scope_is_checked_before_the_pixels_are_decoded() -> None:

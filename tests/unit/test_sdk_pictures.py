@@ -54,6 +54,14 @@ def test_colour_stays_colour() -> None:
         wire(encoded(RGB))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_grey_picture_is_grey_however_it_was_saved(mode: str) -> None:
+    np.testing.assert_array_equal(wire(encoded(GREY, mode=mode))[..., 0], GREY)
+    np.testing.assert_array_equal(wire(encoded(GREY, mode=mode), photometric="RGB"), np.stack([GREY] * 3, axis=-1))
+    with pytest.raises(OutOfScopeError, match="HU"):
+        wire(encoded(GREY, mode=mode), window=FixedWindow(center=40, width=400))
+
+
 def test_a_palette_and_an_opaque_alpha_are_colour() -> None:
     np.testing.assert_array_equal(read_picture(encoded(RGB, mode="RGBA")).values, RGB)
     assert read_picture(encoded(RGB, mode="P")).values.shape == (4, 6, 3)

@@ -123,6 +123,7 @@ def test_a_localizer_is_refused() -> None:
     ("scope", "told"),
     [
         (Scope(modality="CT"), "Modality is CT, outside what the model accepts: DX, CR"),
+        (Scope(modality="RTPLAN"), "Modality is RTPLAN, outside"),
         (Scope(modality="DOE^JOHN"), "Modality is outside what the model accepts: DX, CR"),
         (Scope(modality="DX", view_position="LL"), "ViewPosition is LL, outside what the model accepts: PA"),
         (Scope(modality="DX", view_position="DOE"), "ViewPosition is outside what the model accepts: PA"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
+import pydoc
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,13 +18,14 @@ from PIL import Image
 from rich.console import Console
 from support.answers import classification, drawn, finding, generated_text, provenance, segmentation
 
-from radserve import EvidenceMap, ImageFindings, Region
+from radserve import EvidenceMap, ImageFindings, OutOfScopeError, Region, Rejection, ServerUnavailableError, reports
 from radserve.contracts import Code
+from radserve.errors import MissingAttributeError, MissingExtraError, Retry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from radserve import Result
+    from radserve import RadserveError, Result
 
 README = Path(__file__).parents[2] / "README.md"
 _KEY = re.compile(r"`(\w+)`")
@@ -239,3 +242,31 @@ def test_json_reads_as_it_was_written_and_is_strict(kind: str) -> None:
 def test_json_says_nothing_of_pictures(kind: str) -> None:
     told = hostile_results()[kind].to_dict()
     assert not {"label_map", "values", "pictures"} & told.keys()
+
+
+def test_a_finding_is_looked_up_by_its_label() -> None:
+    result = classification(findings=(finding("opacity", 0.75), finding("normal", 0.25)))
+    assert result["normal"] is result.findings[1]
+    with pytest.raises(KeyError, match="no label 'pneumothorax': there are opacity, normal"):
+        result["pneumothorax"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfScopeError("outside"),
+        MissingAttributeError("Rows", "it is absent"),
+        ServerUnavailableError("gone", model="m", version=3, request_id="r", code="UNAVAILABLE", retry=Retry.ELSEWHERE),
+        MissingExtraError("codecs", "JPEG"),
+    ],
+)
+def test_a_rejection_travels_between_processes(error: RadserveError) -> None:
+    given = pickle.loads(pickle.dumps(Rejection(index=3, error=error)))  # noqa: S301 - our own
+    assert (given.index, type(given.error), str(given.error)) == (3, type(error), str(error))
+    assert vars(given.error) == vars(error)
+
+
+def test_help_on_reports_is_about_reports() -> None:
+    told = pydoc.plain(pydoc.render_doc(reports))
+    assert "to_dicom_sr" in told
+    assert len(told.splitlines()) < 200

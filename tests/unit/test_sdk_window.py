@@ -117,6 +117,14 @@ def test_one_input_is_not_many(sources: Any) -> None:
         check_many(sources, 1)
 
 
+def test_a_folder_is_not_many_either_and_the_message_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(InputError) as caught:
+        check_many(str(tmp_path), 1)
+    assert 'predict_many(sorted(Path(folder).glob("*.dcm")))' in str(caught.value)
+    check_many(sorted(Path(tmp_path).glob("*.dcm")), 1)
+
+
 def test_somebody_must_work() -> None:
     with pytest.raises(InputError, match="workers"):
         check_many([], 0)

@@ -68,7 +68,10 @@ def prepare(
     from radserve import pictures  # noqa: PLC0415 - see above
 
     if isinstance(described, ImageInput) and pictures.is_picture(source) and frame is None:
-        return _of_image(contract, _picture(pictures.read_picture(cast("str | bytes", source)), described, burned_in))
+        picture = pictures.read_picture(cast("str | bytes", source))
+        if described.photometric != "RGB":
+            picture = pictures.without_colour(picture)
+        return _of_image(contract, _picture(picture, described, burned_in))
     raise failure
 
 
@@ -77,6 +80,14 @@ def _of_files(
 ) -> Prepared:
     described = cast("ImageInput | WaveformInput", contract.input)
     study = described.study if isinstance(described, ImageInput) else None
+    if isinstance(source, list | tuple) and any(isinstance(one, np.ndarray) for one in source):
+        one = (
+            "one array (images, rows, columns): numpy.stack(arrays)"
+            if study
+            else "one array, or predict_many() several"
+        )
+        msg = f"model {contract.name} takes no list of arrays: give {one}"
+        raise InputError(msg)
     if study is not None and frame is None:
         return prepare_study(contract, source, burned_in=burned_in)
     if isinstance(study, WholeVolume):

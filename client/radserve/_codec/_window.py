@@ -114,7 +114,10 @@ def check_many(sources: object, workers: int) -> None:
     """
     one = isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(sources, "file_meta")
     if one or not (hasattr(sources, "__iter__") or hasattr(sources, "__aiter__")):
-        msg = "predict_many takes an iterable of inputs: use predict() for one"
+        msg = (
+            "predict_many takes an iterable of inputs: use predict() for one, and for the files of a folder"
+            ' predict_many(sorted(Path(folder).glob("*.dcm")))'
+        )
         raise InputError(msg)
     if workers < 1:
         msg = "workers must be at least 1"

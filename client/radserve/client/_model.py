@@ -130,6 +130,7 @@ class Model(Generic[R]):
 
         Yields:
             A result or a Rejection for each input; one bad input never stops the rest.
+            ``zip(paths, model.predict_many(paths))`` goes through both together.
 
         Raises:
             InputError: ``sources`` is one path or text instead of an iterable of them.

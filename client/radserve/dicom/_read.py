@@ -57,7 +57,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            msg = "the path is a folder: give the path of one file"
+            msg = 'the path is a folder: give one file, or predict_many(sorted(Path(folder).glob("*.dcm")))'
             raise InputError(msg)
         if not stat.S_ISREG(status.st_mode):
             msg = "the path is not that of a regular file"

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 # What a message may tell of the file: Defined Terms (PS3.3 C.7.3.1.1.1, C.8.11.5.1), and nothing somebody typed in.
 _MODALITIES = frozenset(
-    {"CR", "CT", "DX", "ECG", "ES", "IO", "IVUS", "KO", "MG", "MR", "NM", "OCT", "OP", "OT", "PR", "PT", "PX", "RF"}
-    | {"RTDOSE", "RTIMAGE", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC"}
+    {"ANN", "AR", "ASMT", "AU", "BDUS", "BI", "BMD", "CFM", "CR", "CT", "CTPROTOCOL", "DG", "DMS", "DOC"}
+    | {"DX", "ECG", "EEG", "EMG", "EOG", "EPS", "ES", "FID", "GM", "HC", "HD", "IO", "IOL", "IVOCT", "IVUS"}
+    | {"KER", "KO", "LEN", "LS", "M3D", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF"}
+    | {"OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP", "RF", "RG", "RTDOSE"}
+    | {"RTIMAGE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SC", "SEG", "SM"}
+    | {"SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "XA", "XAPROTOCOL", "XC"}
 )
 _VIEW_POSITIONS = frozenset({"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "CC", "MLO", "ML", "LM"})
 # Devices and gateways that draw text into the pixels: what does not deny it may hold it.

@@ -12,17 +12,17 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydicom.dataset import Dataset
-
 from radserve.dicom import DicomSource
 from radserve.dicom._guard import _filter, guarded
 from radserve.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset as Dataset  # not in __all__: help() is to show what is our own
+
     from radserve.reports._context import Source
     from radserve.results import Classification, Result, Segmentation
 
-__all__ = ["Dataset", "DicomSource", "to_dicom_seg", "to_dicom_sr", "to_fhir", "to_secondary_capture"]
+__all__ = ["DicomSource", "to_dicom_seg", "to_dicom_sr", "to_fhir", "to_secondary_capture"]
 
 
 def _require(library: str, what: str) -> None:

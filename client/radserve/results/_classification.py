@@ -135,6 +135,18 @@ class Classification(Result):
         """The most probable finding."""
         return self.findings[0]
 
+    def __getitem__(self, label: str) -> Finding:
+        """The finding of a label.
+
+        Raises:
+            KeyError: The model has no such label.
+        """
+        for finding in self.findings:
+            if finding.label == label:
+                return finding
+        msg = f"no label {label!r}: there are {', '.join(finding.label for finding in self.findings)}"
+        raise KeyError(msg)
+
     def __repr__(self) -> str:
         shown = ", ".join(
             f"{finding.label} {finding.probability:.3f}{' (positive)' if finding.is_positive else ''}"

@@ -129,6 +129,9 @@ class Result(ABC):
 class Rejection:
     """One input of ``predict_many`` that got no answer.
 
+    It does not hold the input, so that nothing of a patient gets into logs with it:
+    ``zip(paths, model.predict_many(paths))`` says which it was.
+
     Attributes:
         index: Its place in the inputs, counted from 0.
         error: Why.
