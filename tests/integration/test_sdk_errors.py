@@ -104,9 +104,15 @@ def test_waiting_too_long_in_the_queue_is_overload(server: EmbeddedServer, clien
 
 
 def test_a_version_that_is_not_there_is_not_found(client: Client, model: Model) -> None:
-    with pytest.raises(ModelNotFoundError) as caught:
+    told = r"^the server does not serve version 9 of faulty: see 'radserve models' \[request r\]$"
+    with pytest.raises(ModelNotFoundError, match=told) as caught:
         send(client, model, model_version="9")
     assert (caught.value.model, caught.value.version, caught.value.request_id) == ("faulty", 9, "r")
+
+
+def test_a_model_that_is_not_there_is_told_in_one_sentence(client: Client) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"^the server does not serve nobody: see 'radserve models'$"):
+        client.model("nobody")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class _Meaning:
 
     Attributes:
         error: The kind to raise.
-        advice: What to do, with ``{url}`` and ``{model}`` to be filled in.
+        advice: What to do, with ``{url}``, ``{model}`` and its version (``{which}``) to be filled in.
         retry: Whether the call may be made again.
         quotes: Whether Triton's text is told, where it is Triton's own, of
             names, types and shapes: that of a step could quote a patient.
@@ -200,9 +200,8 @@ _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     ),
     grpc.StatusCode.NOT_FOUND: _Meaning(
         error=ModelNotFoundError,
-        advice="the server does not serve {model}: see 'radserve models'",
+        advice="the server does not serve {which}{model}: see 'radserve models'",
         retry=Retry.NEW_CONTRACT,
-        quotes=True,
     ),
     grpc.StatusCode.INVALID_ARGUMENT: _Meaning(
         error=RequestRejectedError, advice="the server refused the request to {model}", quotes=True
@@ -276,7 +275,8 @@ def translate(
     advice = meaning.advice
     if advice is _NO_ANSWER:
         advice = next((told for text, told in _CONNECTING.items() if text in details), advice)
-    message = advice.format(url=url, model=one_line(model or "the server"))
+    which = f"version {version} of " if version else ""
+    message = advice.format(url=url, which=which, model=one_line(model or "the server"))
     if meaning.quotes and details and not details.startswith("in ensemble"):
         told = _REQUEST_ID.sub("", details).split(" NOTE:")[0]
         shown = "".join(character if character.isprintable() else " " for character in told)
