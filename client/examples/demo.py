@@ -98,7 +98,7 @@ def answer(result: Result) -> tuple[str, str, str]:
     """What to show of an answer, its probability, and the answer in short."""
     if isinstance(result, Segmentation):
         regions = [region for region in result.findings if region.is_positive]
-        shown = ", ".join(f"[bold]{region.label}[/] {region.area_mm2 or 0:.0f} mm²" for region in regions)
+        shown = ", ".join(f"[bold]{region.label}[/] {region.extent}" for region in regions)
         return shown, "", " and ".join(region.label for region in regions)
     if isinstance(result, GeneratedText):
         return result.text, "", result.text

@@ -321,10 +321,19 @@ def test_models_are_listed(server: EmbeddedServer, radserve: Run) -> None:
     assert told[:3] == [[("X", ["batch", 4])], [("PIXELS", ["batch", 8, 8, 1])], [("X", ["any", 3])]]
     assert [line["max_batch_size"] for line in plain] == [8, 8, 0, 8]
     assert plain[0]["outputs"] == [{"name": "Y", "datatype": "FP32", "shape": ["batch", 4]}]
+    assert [(line["study"], line["evidence"]) for line in plain] == [(False, False)] * 4
     assert plain[1]["contract_sha256"] == image_contract().sha256
     shown = radserve("models", "--url", server.grpc_url).stdout
     assert "brightness" in shown
     assert "X FP32 [batch, 4]" in shown
+    assert re.search(r"\bCT \(one file\)", shown)
+
+
+def test_the_list_says_which_models_explain_themselves(reference_server: EmbeddedServer, radserve: Run) -> None:
+    listed = radserve("models", "--url", reference_server.grpc_url, "--json").stdout.splitlines()
+    assert [line["model"] for line in map(json.loads, listed) if line["evidence"]] == ["chest_xray_evidence"]
+    shown = radserve("models", "--url", reference_server.grpc_url).stdout
+    assert shown.count("evidence") == 1 + shown.count("chest_xray_evidence") == 3
 
 
 def test_health_is_the_exit_status(server: EmbeddedServer, radserve: Run) -> None:

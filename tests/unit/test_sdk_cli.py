@@ -13,12 +13,15 @@ from support.sdk_contracts import IMAGE, TEXT, contract
 
 from radserve import cli
 from radserve.cli._inputs import Inputs
+from radserve.cli.models import _at_once
 from radserve.contracts import EveryImage
 from radserve.errors import InputError, MissingExtraError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from radserve.contracts import ImageInput, TextInput
 
 
 class Point:
@@ -139,6 +142,14 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(IMAGE, " (one file)"), (msgspec.structs.replace(IMAGE, study=EveryImage()), " (a study)"), (TEXT, "")],
+)
+def test_the_list_says_whether_an_answer_is_about_a_file_or_a_study(given: ImageInput | TextInput, told: str) -> None:
+    assert _at_once(contract(given)) == told
 
 
 def test_where_a_model_answers_studies_each_folder_that_has_files_is_one(folder: Path) -> None:

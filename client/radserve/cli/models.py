@@ -22,6 +22,7 @@ from radserve.cli._options import (
     filled_table,
     wide_console,
 )
+from radserve.contracts import EVIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +67,9 @@ def models(
             Text(contract.name),
             str(contract.version),
             contract.task.value,
-            Text(_accepts(contract)),
+            Text(f"{_accepts(contract)}{_at_once(contract)}"),
             Text(", ".join(label.name for label in contract.labels)),
-            Text(contract.description),
+            Text(f"{contract.description}{' (with an evidence map)' if _has_evidence(contract) else ''}"),
         ]
         for contract in contracts
     ]
@@ -92,6 +93,21 @@ def _accepts(contract: Contract) -> str:
     )
 
 
+def _at_once(contract: Contract) -> str:
+    """What of the modalities one answer is about."""
+    if not getattr(contract.input, "modalities", None):
+        return ""
+    return " (a study)" if _is_of_studies(contract) else " (one file)"
+
+
+def _is_of_studies(contract: Contract) -> bool:
+    return getattr(contract.input, "study", None) is not None
+
+
+def _has_evidence(contract: Contract) -> bool:
+    return any(tensor.name == EVIDENCE for tensor in contract.outputs)
+
+
 def _shape(contract: Contract, tensor: TensorSpec) -> list[str | int]:
     """The whole shape that ``infer`` takes or gives, in the words of its errors."""
     batch: list[str | int] = ["batch"] if contract.max_batch_size else []
@@ -110,6 +126,8 @@ def _plain(contract: Contract) -> dict[str, Any]:
         "version": contract.version,
         "task": contract.task.value,
         "accepts": _accepts(contract),
+        "study": _is_of_studies(contract),
+        "evidence": _has_evidence(contract),
         "inputs": _tensors(contract, contract.inputs),
         "outputs": _tensors(contract, contract.outputs),
         "max_batch_size": contract.max_batch_size,
