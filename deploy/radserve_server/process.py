@@ -200,9 +200,11 @@ class ServerProcess:
         """Its exit code and the log's most telling line; the signal alone where somebody else ended it."""
         code = self._guard.poll() if self._guard is not None else None
         how = f"exit code {code}"
-        if code is not None and code > 128:  # noqa: PLR2004 - the shell's convention
+        # What ended the guard itself is negative; what ended the server, it tells as a shell does.
+        number = -code if code is not None and code < 0 else (code or 0) - 128
+        if number > 0:
             with contextlib.suppress(ValueError):
-                received = signal.Signals(code - 128)
+                received = signal.Signals(number)
                 how = received.name
                 if received in _FROM_OUTSIDE:
                     return how

@@ -58,10 +58,14 @@ def test_the_telling_line_of_a_log(log: list[str], telling: str) -> None:
         (signal.SIGSEGV, "SIGSEGV: Poll failed"),
     ],
 )
-def test_no_line_of_the_log_is_blamed_for_what_somebody_else_did(received: signal.Signals, why: str) -> None:
+@pytest.mark.parametrize("ended", ["the server", "the guard"])
+def test_no_line_of_the_log_is_blamed_for_what_somebody_else_did(
+    ended: str, received: signal.Signals, why: str
+) -> None:
     process = ServerProcess(find_triton(), [], drain_s=1)
     process._lines.append('E1122 17:53:49.055116 1 a.cc:1] "Poll failed"')
-    code = f"import os; os._exit(128 + {int(received)})"
+    end = "os._exit(128 + {})" if ended == "the server" else "os.kill(os.getpid(), {})"
+    code = f"import os; {end.format(int(received))}"
     process._guard = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own Python
     process._guard.wait()
     assert process.why_it_ended() == why
