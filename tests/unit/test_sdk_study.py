@@ -150,7 +150,7 @@ def test_a_folder_with_one_damaged_file_is_refused_for_that_file(tmp_path: Path)
     for number, one in enumerate(series()[:3]):
         one.save_as(tmp_path / f"{number}", enforce_file_format=True)
     (tmp_path / "1").write_bytes((tmp_path / "1").read_bytes()[:-100])
-    with pytest.raises(DecodeError, match="file 2 of 3: .* truncated"):
+    with pytest.raises(DecodeError, match=r"file 2 of 3: .* truncated"):
         _codec.prepare(contract(EveryImage()), tmp_path)
 
 
