@@ -24,6 +24,14 @@ def options() -> dict[str, list[str]]:
     return {name: told for name, *told in rows}
 
 
+def test_the_retries_told_are_the_defaults() -> None:
+    policy = RetryPolicy()
+    first, second = policy.first_backoff_s, 2 * policy.first_backoff_s
+    told = f"at most {policy.attempts} times, with pauses of up to {first} s and {second} s:"
+    assert told in " ".join(README.split())
+    assert f"(pauses double, up to {policy.longest_backoff_s:g} s)" in " ".join(README.split())
+
+
 def test_each_option_is_told_with_what_it_is() -> None:
     assert [(name, told[0]) for name, told in options().items()] == [
         (name, wanted) for name, (_, wanted) in SETTINGS.items()

@@ -131,9 +131,7 @@ def _expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple
     study = contract.input.study if isinstance(contract.input, ImageInput) else None
     is_exclusive = contract.exclusive and contract.task is Task.IMAGE_CLASSIFICATION
     if is_exclusive and isinstance(study, EveryImage) and study.combination is not Combination.MEAN:
-        msg = (
-            f"of exclusive labels only the mean adds up to 1: combine the images by mean, not {study.combination.value}"
-        )
+        msg = f"of exclusive labels only the mean adds up to 1: write combination: mean, not {study.combination.value}"
         raise ValueError(msg)
     if len({label.name for label in contract.labels}) != len(contract.labels):
         msg = "two labels have the same name"

@@ -155,8 +155,8 @@ class EveryImage(Struct, frozen=True, kw_only=True, tag_field="mode", tag="every
     """A series, or a multi-frame file, is answered image by image.
 
     Attributes:
-        combination: How a classifier's answers become the study's; those of a
-            segmentation are stacked.
+        combination: How a classifier's answers become the study's, for exclusive labels
+            ``mean`` alone; those of a segmentation are stacked.
         images: Fewest and most images of a study.
         maximum_gap: How much larger than their median a distance between slices may
             be, as a fraction of it; images without a position have none.
