@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -124,3 +125,12 @@ def test_what_a_notebook_holds_runs(files: Path, reference_server: EmbeddedServe
     printed = _ran("notebook.py", reference_server.grpc_url, files / "a.dcm")
     assert "<EvidenceMap of " in printed
     assert printed.endswith("True\n")
+
+
+def test_a_series_is_made_of_one_slice(files: Path, tmp_path: Path) -> None:
+    assert _ran("series.py", files.parent / "slice.dcm", tmp_path / "series").startswith("wrote 8 images")
+    made = [pydicom.dcmread(path) for path in sorted((tmp_path / "series").iterdir())]
+    assert len({image.SeriesInstanceUID for image in made}) == 1
+    assert len({image.SOPInstanceUID for image in made}) == len(made) == 8
+    heights = [image.ImagePositionPatient[2] for image in made]
+    assert {after - before for before, after in itertools.pairwise(heights)} == {5}
