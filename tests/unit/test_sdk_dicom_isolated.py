@@ -23,7 +23,7 @@ from openjpeg.utils import encode_array
 from pydicom.encaps import encapsulate
 from support.mutations import TEST_FILES
 
-from radserve.dicom import _isolated, _memory, read_image
+from radserve.dicom import _budget, _isolated, _memory, open_series, read_image
 from radserve.dicom._codecs import decode_here
 from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
 
@@ -54,13 +54,22 @@ def deadly() -> bytes:
     return bytes(data)
 
 
-def slow() -> Dataset:
-    """Noise, that OpenJPEG takes most of a second for."""
-    noise = np.random.default_rng(0).integers(0, 2**16, (2048, 2048), dtype=np.uint16)
+def slow(size: int = 2048, frames: int = 1, number: int = 1) -> Dataset:
+    """Noise: of 2048 rows and columns OpenJPEG takes most of a second for a frame."""
+    noise = np.random.default_rng(0).integers(0, 2**16, (size, size), dtype=np.uint16)
     dataset = pydicom.dcmread(TEST_FILES / "MR_small_jp2klossless.dcm")
-    dataset.PixelData = encapsulate([bytes(encode_array(noise))])
+    dataset.PixelData = encapsulate([bytes(encode_array(noise))] * frames)
     dataset.Rows, dataset.Columns = noise.shape
+    dataset.NumberOfFrames, dataset.InstanceNumber, dataset.SOPInstanceUID = frames, number, f"1.2.{number}"
+    del dataset.ImagePositionPatient
     return dataset
+
+
+def hasten(monkeypatch: pytest.MonkeyPatch, *, limit_s: float) -> None:
+    """Expect frames of any size at once."""
+    monkeypatch.setattr(_budget, "LIMIT_CPU_S", limit_s)
+    for name in ("BYTES_A_SECOND", "SAMPLES_A_SECOND"):
+        monkeypatch.setattr(_budget, name, 2**40)
 
 
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,10 +95,36 @@ def test_the_same_file_kills_the_process_that_decodes_it_itself(tmp_path: Path) 
 
 
 def test_a_file_that_stalls_its_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_isolated, "LIMIT_CPU_S", 1)
-    monkeypatch.setattr(_isolated, "BYTES_A_SECOND", 2**30)
+    hasten(monkeypatch, limit_s=0.2)
     with pytest.raises(DecodeError, match="made to stall"):
-        read_image(slow())
+        read_image(slow(4096))
+
+
+@pytest.mark.parametrize("files", [1, 40])
+def test_frames_that_stall_together_are_refused_before_all_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    hasten(monkeypatch, limit_s=1)  # of which each frame takes a part alone
+    series = open_series([slow(512, frames=40 // files, number=number) for number in range(files)])
+    decoded: list[int | None] = []
+
+    def decode() -> None:
+        for image in series.images():
+            decoded.append(image.frame_number)  # noqa: PERF401 - those before the error count
+
+    with pytest.raises(DecodeError, match="made to stall"):
+        decode()
+    assert 1 < len(decoded) < len(series) == 40
+
+
+def test_a_frame_that_took_long_leaves_less_for_the_next_and_a_quick_one_no_more() -> None:
+    budget = _budget.Budget()
+    budget.spend(1, usual_s=3)
+    assert budget.left_s == _budget.LIMIT_CPU_S
+    budget.spend(3, usual_s=1)
+    assert budget.left_s == _budget.LIMIT_CPU_S - 2
+    budget.spend(1, usual_s=2)
+    assert budget.left_s == _budget.LIMIT_CPU_S - 1
 
 
 # The limit is close above what the process has before it decodes anything.

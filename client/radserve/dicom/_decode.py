@@ -27,6 +27,7 @@ from radserve.errors import (
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from radserve.dicom._budget import Budget
     from radserve.dicom._codecs import Options, Stored
 
 MAX_FRAME_SAMPLES = 2**26
@@ -37,12 +38,13 @@ _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _RGB_SAMPLES = 3
 
 
-def decode_frame(dataset: Dataset, index: int) -> Frame:
+def decode_frame(dataset: Dataset, index: int, budget: Budget) -> Frame:
     """Decode one frame of an image (PS3.3 C.7.6.3, PS3.5 8 and annex A).
 
     Args:
         dataset: The whole data set.
         index: Which frame, counted from 0; below Number of Frames.
+        budget: How long decoders may take.
 
     Raises:
         MissingAttributeError: There are no pixel data, or no attribute that tells how to read them.
@@ -59,7 +61,7 @@ def decode_frame(dataset: Dataset, index: int) -> Frame:
         if not syntax.is_encapsulated:
             _check_native_length(dataset, keyword)
             return _native(dataset, syntax, index)
-        return _encapsulated(dataset, syntax, index)
+        return _encapsulated(dataset, syntax, index, budget)
     except RadserveError:
         raise
     except AttributeError:
@@ -142,7 +144,7 @@ def _without_unused_bits(stored: Stored, bits_stored: int) -> Stored:
     return cleared
 
 
-def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:
+def _encapsulated(dataset: Dataset, syntax: UID, index: int, budget: Budget) -> Frame:
     options = _options(dataset)
     rows, columns, bits = (positive(dataset, name) for name in ("Rows", "Columns", "BitsAllocated"))
     samples = positive(dataset, "SamplesPerPixel", default=1)
@@ -160,8 +162,10 @@ def _encapsulated(dataset: Dataset, syntax: UID, index: int) -> Frame:
         raise UnsupportedTransferSyntaxError(msg, is_final=False)
     if samples > 1:  # decoders give pixel by pixel; the attribute does not matter here (PS3.5 8.2)
         options = {**options, "planar_configuration": 0}
-    decode = decode_isolated if needs_isolation(decoder) else decode_here
-    decoded = decode(found.data, syntax, decoder, options)
+    if needs_isolation(decoder):
+        decoded = decode_isolated(found.data, syntax, decoder, options, budget)
+    else:
+        decoded = decode_here(found.data, syntax, decoder, options)
     if decoded.stored.shape[:2] != (rows, columns):
         raise DecodeError(_DAMAGED)
     return decoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import select
@@ -48,7 +49,8 @@ def _answer(requests: BinaryIO, answers: BinaryIO) -> bool:
     data = requests.read(data_bytes)
     # The kernel keeps the time: it ends decoders that no signal handler of Python's would reach.
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + request["limit_cpu_s"], most))
+    begin_s = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(begin_s + request["limit_cpu_s"]), most))
     signal.alarm(LIMIT_WALL_S)
     answer: dict[str, Any]
     allocations = Allocations()
@@ -65,6 +67,7 @@ def _answer(requests: BinaryIO, answers: BinaryIO) -> bool:
             "shape": stored.shape,
             "photometric_interpretation": frame.photometric_interpretation,
             "bits_stored": frame.bits_stored,
+            "taken_cpu_s": time.process_time() - begin_s,
         }
     signal.alarm(0)
     text = json.dumps(answer).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from radserve.dicom._budget import Budget
 from radserve.dicom._guard import guarded
 from radserve.dicom._headers import read_headers
 from radserve.dicom._image import decode_image
@@ -28,16 +29,18 @@ class DicomFile:
 
     Attributes:
         scope: What a contract may ask about, to be checked before decoding.
+        budget: How long decoders may take; the files of a series share one.
     """
 
     def __init__(self, dataset: Dataset, scope: Scope) -> None:
         self._dataset = dataset
         self.scope = scope
+        self.budget = Budget()
 
     @guarded
     def image(self, *, frame: SupportsIndex | None = None) -> Image:
         """Decode one frame; see ``read_image``."""
-        return decode_image(self._dataset, self.scope, frame)
+        return decode_image(self._dataset, self.scope, frame, self.budget)
 
     @guarded
     def headers(self) -> tuple[Header, ...]:

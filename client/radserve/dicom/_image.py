@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom.dataset import Dataset
 
+    from radserve.dicom._budget import Budget
     from radserve.dicom._codecs import Frame, Stored
     from radserve.sources import Geometry
 
@@ -42,10 +43,10 @@ class _Place(TypedDict):
     frame_number: int | None
 
 
-def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None) -> Image:
+def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None, budget: Budget) -> Image:
     """Decode one frame; see ``radserve.dicom.read_image``."""
     index = _frame_index(dataset, frame)
-    decoded = decode_frame(dataset, index)
+    decoded = decode_frame(dataset, index, budget)
     stored, photometric = decoded.stored, decoded.photometric_interpretation
     place: _Place = {
         "pixel_spacing_mm": _pixel_spacing(dataset, index),

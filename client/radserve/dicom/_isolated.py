@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radserve.dicom._budget import usual_s
 from radserve.dicom._codecs import Frame, decode_here
 from radserve.dicom._environment import ISOLATED, reader_environment
 from radserve.errors import DecodeError, UnsupportedTransferSyntaxError
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom.uid import UID
 
+    from radserve.dicom._budget import Budget
     from radserve.dicom._codecs import Options
 
 LIMIT_BYTES = 900 * 2**20
-LIMIT_CPU_S = 4
-BYTES_A_SECOND = 2**22  # the slowest decoder (OpenJPEG) reads twice as many: large frames have longer
 LIMIT_WALL_S = 60
 IDLE_S = 60
 READY = b"radserve"
@@ -43,28 +43,39 @@ OUT_OF_MEMORY = 3  # exit status where the request itself does not fit
 HEADER = struct.Struct("<QII")  # number of the request, bytes of the JSON text, bytes of the frame
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from radserve.dicom._decoder_process import main; main()"
 _DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
+_STALLED = "decoding takes longer than frames of their size may: the file is damaged, or made to stall"
 _STOPPED = 1
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 _TIMED_OUT = (-signal.SIGXCPU, -signal.SIGALRM)
 
 
-def decode_isolated(data: bytes, syntax: UID, decoder: str, options: Options) -> Frame:
+def decode_isolated(data: bytes, syntax: UID, decoder: str, options: Options, budget: Budget) -> Frame:
     """Decode one frame in a process that may die of it; see ``decode_here``.
 
     Where this process is such a one (``RADSERVE_ISOLATED=1`` in its
     environment), it decodes itself.
 
+    Args:
+        data: As for ``decode_here``.
+        syntax: Likewise.
+        decoder: Likewise.
+        options: Likewise.
+        budget: Processor time for this frame and those that come with it.
+
     Raises:
         DecodeError: The decoder refuses the frame, dies of it, or takes more
-            than 900 MiB of memory or 4 s of processor time, and a second for
-            every 4 MiB.
+            than 900 MiB of memory or the processor time that is left.
         UnsupportedTransferSyntaxError: No decoder process can be started.
     """
     if os.environ.get(ISOLATED) == "1":
         return decode_here(data, syntax, decoder, options)
-    limit_cpu_s = LIMIT_CPU_S + len(data) // BYTES_A_SECOND
-    request = {"syntax": str(syntax), "decoder": decoder, "options": options, "limit_cpu_s": limit_cpu_s}
+    if budget.left_s <= 0:
+        raise DecodeError(_STALLED)
+    samples = options["rows"] * options["columns"] * options.get("samples_per_pixel", 1)
+    usual = usual_s(len(data), samples)
+    request = {"syntax": str(syntax), "decoder": decoder, "options": options, "limit_cpu_s": budget.left_s + usual}
     answer, pixels = _processes.ask(request, data)
+    budget.spend(float(answer["taken_cpu_s"]), usual_s=usual)
     stored = pixels.view(answer["dtype"]).reshape(answer["shape"])
     return Frame(
         stored=stored,
@@ -240,8 +251,7 @@ def _failure(status: int, *, started: bool) -> DecodeError | UnsupportedTransfer
         msg = f"no process to decode in can be started: {sys.executable or 'Python'} ended with status {status}"
         return UnsupportedTransferSyntaxError(msg, is_final=False)
     if status in _TIMED_OUT:
-        msg = "a frame takes longer to decode than one of its size may: it is damaged, or made to stall"
-        return DecodeError(msg, is_final=status == -signal.SIGXCPU)  # a busy machine, too, takes long by the clock
+        return DecodeError(_STALLED, is_final=status == -signal.SIGXCPU)  # a busy machine, too, takes long by the clock
     if status == OUT_OF_MEMORY:
         return _swollen()
     if status in _FROM_OUTSIDE:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from radserve.dicom._budget import Budget
 from radserve.dicom._file import DicomFile, DicomSource, open_dicom
 from radserve.dicom._headers import MAX_IMAGES
 from radserve.errors import InconsistentSeriesError, InputError, MissingAttributeError
@@ -51,6 +52,7 @@ class DicomSeries:
         self._files = files
         self._maximum_gap = maximum_gap
         self._opened: tuple[int, DicomFile] | None = None
+        self._budget = Budget()
         scopes: list[Scope] = []
         found: list[tuple[int, Header]] = []
         for place in range(len(files)):
@@ -112,7 +114,9 @@ class DicomSeries:
     def _open(self, place: int) -> DicomFile:
         if self._opened is None or self._opened[0] != place:
             self._opened = None  # two at a time would be held while the next one is read
-            self._opened = place, open_dicom(self._files[place])
+            file = open_dicom(self._files[place])
+            file.budget = self._budget
+            self._opened = place, file
         return self._opened[1]
 
     def _read(self, place: int) -> tuple[DicomFile, tuple[Header, ...]]:
