@@ -7,7 +7,28 @@
 It is a user of the SDK and adds no way to a server of its own.
 """
 
+from radserve.loadtest._figures import Figures, Step, Window
+from radserve.loadtest._payload import mean_bytes, payloads_of, rows_of, synthetic
 from radserve.loadtest._plan import Plan, Scenario
-from radserve.loadtest._report import Report, Run, dump_report, parse_report
+from radserve.loadtest._report import Ending, Inputs, Report, Run, dump_report, parse_report, this_machine
+from radserve.loadtest._run import measure
 
-__all__ = ["Plan", "Report", "Run", "Scenario", "dump_report", "parse_report"]
+__all__ = [
+    "Ending",
+    "Figures",
+    "Inputs",
+    "Plan",
+    "Report",
+    "Run",
+    "Scenario",
+    "Step",
+    "Window",
+    "dump_report",
+    "mean_bytes",
+    "measure",
+    "parse_report",
+    "payloads_of",
+    "rows_of",
+    "synthetic",
+    "this_machine",
+]

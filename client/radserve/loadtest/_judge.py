@@ -1,0 +1,124 @@
+"""From windows to figures, and whether these measure the server or the load generator. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from radserve.loadtest._figures import PERCENTILES, ClientCost, Estimate, Figures
+from radserve.loadtest._plan import Scenario
+from radserve.loadtest._statistics import agree, mean_of, percentile, rank_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from radserve.loadtest._figures import Window
+    from radserve.loadtest._plan import Plan
+    from radserve.loadtest._windows import Merged
+
+REACHED = 0.95  # of the requests that were due
+MOST_BUSY = 0.90  # of the time; above, answers wait for the worker's event loop, which counts as latency
+_LEAST_LAG_S = 0.001  # what the kernel and the event loop need to wake up
+_MOST_LAG = 0.10  # of the latency
+
+
+def is_stable(windows: Sequence[Window], plan: Plan) -> bool:
+    """Whether the last windows agree in throughput and in the plan's percentile (of offline, in throughput)."""
+    last = windows[-plan.windows :]
+    if len(last) < plan.windows:
+        return False
+    rates = [window.requests / window.seconds for window in last]
+    percentiles = [window.percentile_s for window in last]
+    is_offline = plan.scenario is Scenario.OFFLINE
+    return agree(rates, plan.tolerance) and (is_offline or agree(percentiles, plan.tolerance))
+
+
+def figures_of(merged: Merged, windows: Sequence[Window], plan: Plan) -> Figures | None:
+    """What windows say together; None without a good answer.
+
+    Args:
+        merged: All of them.
+        windows: Each of them, for the interval of the throughput.
+        plan: What was asked.
+    """
+    n = merged.latencies.n
+    if not n:
+        return None
+    spread = mean_of([window.requests / window.seconds for window in windows])
+    rate = merged.requests / merged.seconds
+    shift = rate - spread.value  # of windows of unlike length
+    low, high = (None if end is None else max(0.0, end + shift) for end in (spread.low, spread.high))
+    inputs = plan.inputs_per_request
+    least_s, most_s = merged.latencies.at_ranks([1, n])
+    return Figures(
+        seconds=merged.seconds,
+        windows=len(windows),
+        requests=merged.requests,
+        inferences=merged.requests * inputs,
+        requests_per_s=Estimate(value=rate, low=low, high=high),
+        inferences_per_s=Estimate(
+            value=rate * inputs,
+            low=None if low is None else low * inputs,
+            high=None if high is None else high * inputs,
+        ),
+        offered_per_s=None if plan.rate is None else merged.due / merged.seconds,
+        percentiles=tuple(percentile(merged.latencies, one) for one in sorted({*PERCENTILES, plan.percentile})),
+        mean_s=merged.latencies.mean(),
+        least_s=least_s,
+        most_s=most_s,
+        histogram=merged.latencies.encode().decode(),
+    )
+
+
+def cost_of(merged: Merged, plan: Plan) -> ClientCost:
+    """What windows cost the client."""
+    lags = merged.lags
+    told = lags.at_ranks([rank_of(lags.n, 50), rank_of(lags.n, 99)]) if plan.rate is not None and lags.n else None
+    cpu_s = tuple(seconds for _, seconds in sorted(merged.cpu_s.items()))
+    return ClientCost(
+        workers=plan.workers,
+        cpu_s=cpu_s,
+        cpu=sum(cpu_s) / merged.seconds if merged.seconds else 0.0,
+        busy=merged.busy,
+        lag_p50_s=told[0] if told else None,
+        lag_p99_s=told[1] if told else None,
+    )
+
+
+def not_sustained(figures: Figures, cost: ClientCost, plan: Plan) -> tuple[str, ...]:
+    """Why figures measure the load generator instead of the server; nothing where they do not."""
+    reasons = []
+    if cost.busy > MOST_BUSY:
+        reasons.append(
+            f"a worker's event loop was at work {cost.busy:.0%} of the time (most allowed: {MOST_BUSY:.0%}), so that"
+            f" answers waited for it: use more than {cost.workers} --workers, or another machine"
+        )
+    latency_s = next(one.latency_s.value for one in figures.percentiles if one.percent == plan.percentile)
+    limit_s = max(_LEAST_LAG_S, _MOST_LAG * latency_s)
+    if cost.lag_p99_s is not None and cost.lag_p99_s > limit_s:
+        reasons.append(
+            f"requests were sent late by the load generator (p99 {1e3 * cost.lag_p99_s:.1f} ms, most allowed:"
+            f" {1e3 * limit_s:.1f} ms): use more --workers, a lower --rate, or another machine than the server's"
+        )
+    return tuple(reasons)
+
+
+def not_reached(figures: Figures) -> str | None:
+    """One line where the server did not keep up with the offered rate."""
+    offered, achieved = figures.offered_per_s, figures.requests_per_s.value
+    if offered is None or achieved >= REACHED * offered:
+        return None
+    return (
+        f"the rate was not reached: {achieved:.1f} of {offered:.1f} requests/s that were due were answered well,"
+        " so that latencies only tell for how long the run went on"
+    )
+
+
+def not_stable(windows: Sequence[Window], plan: Plan) -> str:
+    """One line about windows that do not agree."""
+    last = windows[-plan.windows :]
+    rates = [window.requests / window.seconds for window in last]
+    tails = [window.percentile_s for window in last if window.percentile_s is not None]
+    told = f"throughput {min(rates):.1f} to {max(rates):.1f}/s" if rates else "no whole window"
+    if tails:
+        told += f", p{plan.percentile:g} {1e3 * min(tails):.1f} to {1e3 * max(tails):.1f} ms"
+    return f"the last {len(last)} windows do not agree within {plan.tolerance:.0%}: {told}"
