@@ -113,7 +113,7 @@ def _only_child(before: set[int]) -> int:
     return pid
 
 
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "runs out of memory")])
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "runs out of memory"), (signal.SIGTERM, "killed")])
 def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(
     start: Callable[..., Workers], number: signal.Signals, told: str
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(
     os.kill(pid, signal.SIGCONT)
     with pytest.raises(DecodeError, match=told) as refusal:
         asked.result(20)
-    assert refusal.value.is_final == (number != signal.SIGKILL)
+    assert refusal.value.is_final == (number == signal.SIGSEGV)
     assert workers.submit(step()).result()
     assert _only_child(before) != pid
 

@@ -217,7 +217,7 @@ class _Child:
         if status == -signal.SIGALRM or self.overdue_s > 0:
             msg = f"the file takes more than {self._limit_s:g} s to read: it is damaged, or made to stall"
             return DecodeError(msg, is_final=False)
-        if status == -signal.SIGKILL:
+        if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
             return DecodeError(_KILLED, is_final=False)
         return DecodeError(_CRASHED)
 
