@@ -12,7 +12,7 @@ from radserve.cli import main
 from radserve.options._load import SECRETS, SETTINGS
 
 COMMANDS = sorted(point.name for point in metadata.entry_points(group="radserve.commands"))
-OF_SERVERS = ("doctor", "health", "models", "predict")
+OF_SERVERS = ("doctor", "health", "loadtest", "models", "predict")
 EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
 
 

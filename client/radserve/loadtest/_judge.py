@@ -22,11 +22,15 @@ _MOST_LAG = 0.10  # of the latency
 
 
 def is_stable(windows: Sequence[Window], plan: Plan) -> bool:
-    """Whether the last windows agree in throughput and in the plan's percentile (of offline, in throughput)."""
+    """Whether the last windows agree in throughput and in the plan's percentile (of offline, in throughput alone).
+
+    Of an open loop, how many requests come in a window is chance: what counts is the share that was answered.
+    """
     last = windows[-plan.windows :]
     if len(last) < plan.windows:
         return False
-    rates = [window.requests / window.seconds for window in last]
+    is_open = plan.rate is not None
+    rates = [window.requests / (max(1, window.due) if is_open else window.seconds) for window in last]
     percentiles = [window.percentile_s for window in last]
     is_offline = plan.scenario is Scenario.OFFLINE
     return agree(rates, plan.tolerance) and (is_offline or agree(percentiles, plan.tolerance))

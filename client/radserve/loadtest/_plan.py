@@ -86,25 +86,26 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run; decoding a report that holds it fails, too."""
-        problem = None
-        times = [self.window_s, self.longest_s, self.timeout_s]
-        times += [] if self.duration_s is None else [self.duration_s]
-        if (self.scenario is Scenario.SERVER) != (self.rate is not None):
-            problem = "a rate belongs to the server scenario, and to no other"
-        elif self.rate is not None and not 0 < self.rate < math.inf:
-            problem = "the rate must be a number of requests per second above 0"
-        elif not 1 <= self.concurrency <= _MOST or not 1 <= self.inputs_per_request <= _MOST:
-            problem = f"concurrency and inputs per request must be from 1 to {_MOST}"
-        elif not 0 < self.percentile < 100:  # noqa: PLR2004 - percent
-            problem = "the percentile must be between 0 and 100, for example 99"
-        elif not all(0 < seconds < math.inf for seconds in times) or not 0 <= self.warm_up_s < math.inf:
-            problem = "times must be finite numbers of seconds above 0"
-        elif self.windows < 1 or not 0 < self.tolerance < math.inf:
-            problem = "at least one window must agree, within a tolerance above 0"
-        elif self.budget_s < self.windows * self.window_s * (1 - 1e-9):
-            problem = f"{self.windows} windows of {self.window_s:g} s take longer than {self.budget_s:g} s"
-        elif not 1 <= self.workers <= (_MOST if self.rate else self.concurrency):
-            problem = "there must be at least one worker, and at most one for each request in flight"
+        is_server, rate = self.scenario is Scenario.SERVER, self.rate
+        counts = self.concurrency, self.inputs_per_request
+        times = self.window_s, self.longest_s, self.timeout_s, self.budget_s
+        too_short = self.budget_s < self.windows * self.window_s * (1 - 1e-9)
+        wrong = (
+            (is_server and rate is None, "the server scenario needs a rate, in requests per second"),
+            (
+                not is_server and rate is not None,
+                f"a rate belongs to the server scenario, not to {self.scenario.value}",
+            ),
+            (rate is not None and not 0 < rate < math.inf, "the rate must be a number of requests per second above 0"),
+            (not all(1 <= one <= _MOST for one in counts), f"concurrency and batch must be from 1 to {_MOST}"),
+            (not 0 < self.percentile < 100, "the percentile must be between 0 and 100, for example 99"),  # noqa: PLR2004 - percent
+            (not all(0 < one < math.inf for one in times), "times must be finite numbers of seconds above 0"),
+            (not 0 <= self.warm_up_s < math.inf, "the warm-up must be a finite number of seconds"),
+            (self.windows < 1 or not 0 < self.tolerance < math.inf, "the tolerance must be a number above 0"),
+            (too_short, f"{self.windows} windows of {self.window_s:g} s take longer than {self.budget_s:g} s"),
+            (not 1 <= self.workers <= self.concurrency, "give from 1 worker to one for each request in flight"),
+        )
+        problem = next((told for is_so, told in wrong if is_so), None)
         if problem:
             raise InputError(problem)
 

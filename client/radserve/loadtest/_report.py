@@ -83,6 +83,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
 
     Attributes:
         is_synthetic: Made of the contract, not read from files.
+        files: Files that were named, or found in folders that were.
         count: Inputs that the requests were made of, in turn.
         requests: Different requests.
         bytes_per_request: Mean size of the message.
@@ -90,6 +91,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
     """
 
     is_synthetic: bool
+    files: int = 0
     count: int
     requests: int
     bytes_per_request: int

@@ -24,8 +24,9 @@ from radserve.loadtest._tally import Tally
 from radserve.options import Priority
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from radserve.loadtest._messages import Job, Start, Told
-    from radserve.loadtest._worker import IdleSelector
 
 _AWAY = (ServerUnavailableError, ModelNotFoundError, UnauthenticatedError)  # asking again at once is of no use
 _AWAY_PAUSE_S = 0.05
@@ -34,7 +35,7 @@ _DRAIN_S = 5.0
 _AT_ONCE = 64
 
 
-async def work(job: Job, commands: IO[bytes], told: IO[bytes], selector: IdleSelector) -> None:
+async def work(job: Job, commands: IO[bytes], told: IO[bytes], idle_s: Callable[[], float]) -> None:
     """Send from the begin that the parent names until it closes the pipe; then wait for the answers under way."""
 
     def tell(message: Told) -> None:
@@ -51,7 +52,7 @@ async def work(job: Job, commands: IO[bytes], told: IO[bytes], selector: IdleSel
         tell(Ready())
         (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
         start = decode_start(await reader.readexactly(size))
-        running = asyncio.create_task(sender.run(start, selector))
+        running = asyncio.create_task(sender.run(start, idle_s))
         ended = asyncio.create_task(reader.read(1))
         await asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
         sender.stop()
@@ -104,7 +105,7 @@ class _Sender:
         self._is_stopping = True
         self._wake()
 
-    async def run(self, start: Start, selector: IdleSelector) -> None:
+    async def run(self, start: Start, idle_s: Callable[[], float]) -> None:
         """Send from the begin until ``stop``, then wait for what is under way."""
         plan, job = self._job.plan, self._job
         loop = asyncio.get_running_loop()
@@ -114,7 +115,7 @@ class _Sender:
             plan.window_s,
             self._tell,
             due_until=None if arrivals is None else arrivals.count_until,
-            busy_s=lambda: loop.time() - selector.idle_s,
+            busy_s=lambda: loop.time() - idle_s(),
         )
         await asyncio.sleep(start.warm_up - time.monotonic())
         edges = asyncio.create_task(self._keep_time())

@@ -77,7 +77,7 @@ def _work(commands: IO[bytes], told: IO[bytes]) -> None:
     gc.collect()
     gc.freeze()  # else each full collection goes through all that was imported, and stops the clock's work for it
     try:
-        loop.run_until_complete(work(job, commands, told, selector))
+        loop.run_until_complete(work(job, commands, told, lambda: selector.idle_s))
     finally:
         loop.close()
 
