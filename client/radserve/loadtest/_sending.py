@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from itertools import cycle, islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -86,6 +85,7 @@ class _Sender:
         first = job.worker * len(self._steps) // plan.workers  # no two workers send the same one at the same time
         self._next_step = islice(cycle(self._steps), first, None)
         self._is_stopping = False
+        self._now = asyncio.get_running_loop().time  # CLOCK_MONOTONIC
         self._alarm: asyncio.Future[None] | None = None
         self._away_since: float | None = None
 
@@ -108,16 +108,15 @@ class _Sender:
     async def run(self, start: Start, idle_s: Callable[[], float]) -> None:
         """Send from the begin until ``stop``, then wait for what is under way."""
         plan, job = self._job.plan, self._job
-        loop = asyncio.get_running_loop()
         arrivals = None if plan.rate is None else Arrivals(job, start.warm_up)
         self._tally = tally = Tally(
             start,
             plan.window_s,
             self._tell,
             due_until=None if arrivals is None else arrivals.count_until,
-            busy_s=lambda: loop.time() - idle_s(),
+            busy_s=lambda: self._now() - idle_s(),
         )
-        await asyncio.sleep(start.warm_up - time.monotonic())
+        await asyncio.sleep(start.warm_up - self._now())
         edges = asyncio.create_task(self._keep_time())
         if arrivals is None:
             sending = {asyncio.create_task(self._closed_loop()) for _ in range(job.concurrency)}
@@ -125,23 +124,23 @@ class _Sender:
                 await self._sleep_until(math.inf)
         else:
             sending = await self._open_loop(arrivals)
-        tally.end(time.monotonic())
+        tally.end(self._now())
         if sending:
             await asyncio.wait(sending, timeout=min(_DRAIN_S, self._timeout_s))
         for task in (*sending, edges):
             task.cancel()
         await asyncio.gather(*sending, edges, return_exceptions=True)
-        tally.end(time.monotonic())
+        tally.end(self._now())
 
     async def _keep_time(self) -> None:
         """Hand over windows in which nothing comes, too."""
         while True:
-            await asyncio.sleep(max(0.0, self._tally.edge - time.monotonic()))
-            self._tally.roll(time.monotonic())
+            await asyncio.sleep(max(0.0, self._tally.edge - self._now()))
+            self._tally.roll(self._now())
 
     async def _closed_loop(self) -> None:
         while not self._is_stopping:
-            begin = time.monotonic()
+            begin = self._now()
             self._tally.sent(None)
             await self._ask(begin)
 
@@ -156,16 +155,16 @@ class _Sender:
             sending.discard(task)
 
         async def send(due: float, *, was_held: bool) -> None:
-            self._tally.sent(None if was_held else time.monotonic() - due)
+            self._tally.sent(None if was_held else self._now() - due)
             await self._ask(due)
 
         was_held = False
         while not self._is_stopping:
             due = arrivals.next
-            if len(sending) >= limit and due <= time.monotonic():
+            if len(sending) >= limit and due <= self._now():
                 was_held = True
                 await self._sleep_until(math.inf)
-            elif due > time.monotonic():
+            elif due > self._now():
                 was_held = False
                 await self._sleep_until(due)
             else:
@@ -198,7 +197,7 @@ class _Sender:
         except ClientClosedError:
             return
         except RadserveError as error:
-            now = time.monotonic()
+            now = self._now()
             self._tally.failed(now, type(error).__name__, str(error))
             if isinstance(error, _AWAY):
                 self._note_away(now, error)
@@ -206,7 +205,7 @@ class _Sender:
             else:
                 self._away_since = None
         else:
-            now = time.monotonic()
+            now = self._now()
             self._tally.answered(now, now - begin)
             self._away_since = None
 
