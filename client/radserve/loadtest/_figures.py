@@ -85,6 +85,7 @@ class Window(Struct, frozen=True, kw_only=True):
         due: Requests that were due in it (open loop), or sent (closed loop).
         waiting: Requests due and not answered when it ended.
         p50_s: Of latency; None without answers, as the others.
+        p90_s: Of latency.
         p95_s: Of latency.
         p99_s: Of latency.
         percentile_s: The plan's own percentile.
@@ -101,6 +102,7 @@ class Window(Struct, frozen=True, kw_only=True):
     due: int
     waiting: int
     p50_s: float | None = None
+    p90_s: float | None = None
     p95_s: float | None = None
     p99_s: float | None = None
     percentile_s: float | None = None

@@ -71,10 +71,14 @@ class Histogram:
 
     def mean(self) -> float:
         """Mean time in seconds; 0 without any."""
+        seconds, counts = self.filled()
+        return float((seconds * counts).sum() / max(1, self.n))
+
+    def filled(self) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+        """The times in seconds, in order, that were counted, and how often each."""
         counts = self._counts()
-        filled = np.flatnonzero(counts)
-        middles = np.asarray([self._middle_us(int(place)) for place in filled])
-        return float((middles * counts[filled]).sum() / max(1, self.n) / _US)
+        places = np.flatnonzero(counts)
+        return np.asarray([self._middle_us(int(place)) for place in places]) / _US, counts[places]
 
     def _middle_us(self, place: int) -> float:
         least = int(self._hdr.get_value_from_index(place))

@@ -135,6 +135,22 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+class Search(Struct, frozen=True, kw_only=True):
+    """The answer to: which rate does the server stand, and still answer fast enough?
+
+    Attributes:
+        percent: Of requests that were to be answered well within ``latency_s``: 99.0 for p99.
+        latency_s: The longest that this may take.
+        rate: The highest rate that was tried and met this, in requests per second; None where none did.
+        limit: What kept the next higher rate from it, in a sentence.
+    """
+
+    percent: float
+    latency_s: float
+    rate: float | None
+    limit: str
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """All runs of one call of ``radserve loadtest``.
 
@@ -148,6 +164,7 @@ class Report(Struct, frozen=True, kw_only=True):
         machine: Where the load was made.
         inputs: What was sent.
         runs: Each load.
+        search: The answer, where a rate was searched for.
     """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -159,6 +176,7 @@ class Report(Struct, frozen=True, kw_only=True):
     machine: Machine
     inputs: Inputs
     runs: tuple[Run, ...]
+    search: Search | None = None
 
 
 class _Versioned(msgspec.Struct):

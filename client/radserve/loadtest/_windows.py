@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from radserve.loadtest._figures import Window
+from radserve.loadtest._figures import PERCENTILES, Window
 from radserve.loadtest._histogram import Histogram
 from radserve.loadtest._statistics import rank_of
 
@@ -81,7 +81,7 @@ class Merged:
             begin_s: When it began, since the first one did.
         """
         n = self.latencies.n
-        percents = (50.0, 95.0, 99.0, plan.percentile, 100.0)
+        percents = (*PERCENTILES, plan.percentile, 100.0)
         told = self.latencies.at_ranks([rank_of(n, percent) for percent in percents]) if n else [None] * len(percents)
         is_open = plan.rate is not None and self.lags.n > 0
         return Window(
@@ -93,10 +93,11 @@ class Merged:
             due=self.due,
             waiting=self.waiting,
             p50_s=told[0],
-            p95_s=told[1],
-            p99_s=told[2],
-            percentile_s=told[3],
-            most_s=told[4],
+            p90_s=told[1],
+            p95_s=told[2],
+            p99_s=told[3],
+            percentile_s=told[4],
+            most_s=told[5],
             lag_s=self.lags.at_ranks([rank_of(self.lags.n, 99)])[0] if is_open else None,
             busy=self.busy,
         )
