@@ -110,7 +110,8 @@ def one_series(count: int) -> list[Dataset]:
     read: Iterator[Dataset] = (pydicom.dcmread(BytesIO(source)) for source in samples if isinstance(source, bytes))
     files = [file for file in read if file.PhotometricInterpretation == "MONOCHROME2"][:count]
     for number, file in enumerate(files, start=1):
-        file.StudyInstanceUID, file.SeriesInstanceUID, file.InstanceNumber = "2.25.1", "2.25.2", number
+        file.PatientID, file.StudyInstanceUID, file.SeriesInstanceUID = "one", "2.25.1", "2.25.2"
+        file.InstanceNumber = number
     return files
 
 
