@@ -103,8 +103,8 @@ class _Running:
                 if not done:
                     self._notes.append(f"the worker processes told nothing for {limit_s:.0f} s")
                     return Ending.WORKER_LOST
-                if reading in done:
-                    reading = None
+                if reading is not None and reading in done:
+                    reading = reading.result()
                 if heard in done:
                     ending = await self._take(*heard.result())
                     if ending is not None:
