@@ -160,9 +160,5 @@ def test_an_answer_belongs_to_the_window_that_it_came_in_though_the_event_loop_w
     for came in (0.5, 0.9, 1.1, 3.2):
         tally.answered(BEGIN + came, 0.1)
     tally.end(BEGIN + 3.5)
-    assert [(one.index, one.requests, one.seconds) for one in told] == [
-        (0, 2, pytest.approx(1)),
-        (1, 1, pytest.approx(1)),
-        (2, 0, pytest.approx(1)),
-        (3, 1, pytest.approx(0.5)),
-    ]
+    assert [(one.index, one.requests) for one in told] == [(0, 2), (1, 1), (2, 0), (3, 1)]
+    assert [one.seconds for one in told] == pytest.approx([1, 1, 1, 0.5])
