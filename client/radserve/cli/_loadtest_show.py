@@ -34,7 +34,7 @@ class Live:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         console = Console(stderr=True)
-        self._status = console.status(Text("starting")) if console.is_terminal else None
+        self._status = console.status(Text("starting"), refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._status is not None:
@@ -68,7 +68,7 @@ class Live:
 def print_run(report: Report, run: Run) -> None:
     """Print what a run measured, or why it measured nothing."""
     console = wide_console()
-    console.print(Text(_headline(report, run)))
+    console.print(Text(_headline(report, run)), soft_wrap=True)
     if run.figures is not None:
         console.print(_figures(run))
     if run.steps and not run.invalid:
