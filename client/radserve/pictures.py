@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ import PIL.Image
 from PIL import ImageOps
 
 from radserve.errors import DecodeError, InputError
+from radserve.files import read_file
 from radserve.sources import Image, VoiWindow
 
 if TYPE_CHECKING:
@@ -121,31 +121,15 @@ def _beginning(source: object) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(memoryview(source)[: 2 * _NIFTI_BYTES])
     if isinstance(source, str | os.PathLike) and Path(source).is_file():  # a folder may be a study that is damaged
-        return _read(source, 2 * _NIFTI_BYTES)
+        return read_file(source, 2 * _NIFTI_BYTES)
     return b""
 
 
 def _content(source: PictureSource) -> bytes:
     content = (
-        bytes(source) if isinstance(source, bytes | bytearray | memoryview) else _read(source, MAX_PICTURE_BYTES + 1)
+        bytes(source) if isinstance(source, bytes | bytearray | memoryview) else read_file(source, MAX_PICTURE_BYTES)
     )
     if len(content) > MAX_PICTURE_BYTES:
         msg = f"the picture's file is larger than {MAX_PICTURE_BYTES >> 20} MiB, the most this SDK reads"
         raise InputError(msg)
     return content
-
-
-def _read(path: str | os.PathLike[str], most: int) -> bytes:
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            msg = "the path is not that of a regular file"
-            raise InputError(msg)
-        with Path(path).open("rb") as file:
-            return file.read(most)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        # The path may hold a patient's name: only the reason is told.
-        reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
-        msg = f"the file cannot be read: {reason}"
-        raise InputError(msg, is_final=not isinstance(error, OSError)) from None

@@ -88,7 +88,7 @@ def test_a_file_that_holds_no_report_is_refused(file: Path, content: bytes, told
 
 def test_a_file_that_cannot_be_read_is_refused_without_its_name(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ZZCANARYZZ")
-    for path, told in ((tmp_path / "ZZCANARYZZ", "regular file"), (tmp_path, "regular"), (tmp_path / "no", "No such")):
+    for path, told in ((tmp_path / "ZZCANARYZZ", "regular file"), (tmp_path, "folder"), (tmp_path / "no", "No such")):
         with pytest.raises(InputError, match=told) as caught:
             sent(path)
         assert "ZZCANARYZZ" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_exclusive_labels_are_combined_by_their_mean_alone(combination: Combinat
     if combination is Combination.MEAN:
         assert parse_contract(msgspec.json.encode(told)).exclusive
     else:
-        with pytest.raises(ContractError, match="by mean"):
+        with pytest.raises(ContractError, match="combination: mean"):
             parse_contract(msgspec.json.encode(told))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from radserve._codec._wire import utf8
 from radserve.errors import InputError
+from radserve.files import read_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,8 @@ def report_array(source: object, described: TextInput) -> NDArray[np.object_]:
             )
             raise InputError(msg)
     elif isinstance(source, os.PathLike | bytes | bytearray | memoryview):
-        content = _read(Path(source), described.max_bytes) if isinstance(source, os.PathLike) else bytes(source)
+        most = described.max_bytes + len(BOM_UTF8)
+        content = read_file(source, most) if isinstance(source, os.PathLike) else bytes(source)
         encoded = content.removeprefix(BOM_UTF8)  # no part of the text, and it would hide the first word
     else:
         msg = f"the model reads a report's text: give a str or a pathlib.Path, not {type(source).__name__}"
@@ -73,20 +74,3 @@ def _names_a_file(text: str) -> bool:
     with suppress(OSError, ValueError):  # longer than a name may be, for example
         return Path(text).is_file()
     return False
-
-
-def _read(path: Path, most: int) -> bytes:
-    """A file's content; of one that is too long, enough to tell."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            msg = "the path is not that of a regular file"
-            raise InputError(msg)
-        with path.open("rb") as file:
-            return file.read(most + len(BOM_UTF8) + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        # The path may hold a patient's name: only the reason is told.
-        reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
-        msg = f"the file cannot be read: {reason}"
-        raise InputError(msg, is_final=not isinstance(error, OSError)) from None

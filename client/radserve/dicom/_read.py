@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
 import zlib
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -18,6 +16,7 @@ from pydicom.uid import (
 
 from radserve.dicom._bounds import TRUNCATED, BoundedStream, check_values
 from radserve.errors import DecodeError, InputError, MissingAttributeError
+from radserve.files import read_file
 
 MAX_FILE_BYTES = 2**30
 MAX_INFLATED_BYTES = 2**28
@@ -39,39 +38,15 @@ def load(source: str | os.PathLike[str] | bytes | Dataset) -> Dataset:
         return source
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
-        if len(data) > MAX_FILE_BYTES:
-            raise InputError(_too_large())
     elif isinstance(source, str | os.PathLike):
-        data = _read_bytes(Path(source))
+        data = read_file(source, MAX_FILE_BYTES)
     else:
         msg = f"expected a path, bytes, a pydicom Dataset or an array, not {type(source).__name__}"
         raise InputError(msg)
+    if len(data) > MAX_FILE_BYTES:
+        msg = f"the file is larger than {MAX_FILE_BYTES >> 30} GiB, the most this SDK reads"
+        raise InputError(msg)
     return _parse(data)
-
-
-def _too_large() -> str:
-    return f"the file is larger than {MAX_FILE_BYTES >> 30} GiB, the most this SDK reads"
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            msg = 'the path is a folder: give one file, or predict_many(sorted(Path(folder).glob("*.dcm")))'
-            raise InputError(msg)
-        if not stat.S_ISREG(status.st_mode):
-            msg = "the path is not that of a regular file"
-            raise InputError(msg)
-        if status.st_size > MAX_FILE_BYTES:
-            raise InputError(_too_large())
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        # The path may hold a patient's name: only the reason is told.
-        reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
-        msg = f"the file cannot be read: {reason}"
-        raise InputError(msg, is_final=not isinstance(error, OSError)) from None
 
 
 def _parse(data: bytes) -> Dataset:
