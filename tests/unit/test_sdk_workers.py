@@ -113,7 +113,10 @@ def _only_child(before: set[int]) -> int:
     return pid
 
 
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "runs out of memory"), (signal.SIGTERM, "killed")])
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "runs out of memory"), (signal.SIGTERM, "killed")],
+)
 def test_a_crash_is_the_inputs_and_the_next_has_a_new_worker(
     start: Callable[..., Workers], number: signal.Signals, told: str
 ) -> None:
