@@ -88,6 +88,11 @@ def test_disagreement_is_told_in_figures() -> None:
     assert told == ("the last 3 windows do not agree within 10%: throughput 80.0 to 120.0/s, p95 40.0 to 50.0 ms")
 
 
+def test_disagreement_of_an_open_loop_is_told_in_shares() -> None:
+    told = not_stable([window(400, due=800), window(500, due=500), window(600, due=600)], OPEN)
+    assert told.endswith(": answered 50% to 100% of what was due, p99 50.0 to 50.0 ms")
+
+
 def test_figures_are_of_all_windows_together() -> None:
     figures = figures_of(merged(), [window(490), window(510)], msgspec.structs.replace(CLOSED, inputs_per_request=4))
     assert figures is not None

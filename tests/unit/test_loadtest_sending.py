@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import tracemalloc
 from itertools import takewhile
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, cast
@@ -36,8 +38,8 @@ def lognormal_s(number: int) -> float:
     return 0.020 * math.exp(0.5 * NormalDist().inv_cdf((0.5 + number * GOLDEN) % 1 or 0.5))
 
 
-def sent(server: KnownServer, seconds: float, **given: Any) -> list[Any]:
-    """What a worker tells that sends for some seconds."""
+def sent(server: KnownServer, seconds: float, tell: Any = None, **given: Any) -> list[Any]:
+    """What a worker tells that sends for some seconds; nothing where another function is to take it."""
     scenario = Scenario.SERVER if "rate" in given else Scenario.CLOSED_LOOP
     described = contract()
     given = {"warm_up_s": 0, "window_s": seconds, "longest_s": 1e6, **given}
@@ -52,7 +54,7 @@ def sent(server: KnownServer, seconds: float, **given: Any) -> list[Any]:
     told: list[Any] = []
 
     async def main() -> None:
-        sender = _Sender(job, cast("AsyncTransport", server), told.append)
+        sender = _Sender(job, cast("AsyncTransport", server), tell or told.append)
         running = asyncio.create_task(sender.run(Start(BEGIN, BEGIN + plan.warm_up_s), lambda: 0.0))
         await asyncio.wait({running}, timeout=BEGIN - 1000 + plan.warm_up_s + seconds)
         sender.stop()
@@ -162,3 +164,19 @@ def test_an_answer_belongs_to_the_window_that_it_came_in_though_the_event_loop_w
     tally.end(BEGIN + 3.5)
     assert [(one.index, one.requests) for one in told] == [(0, 2), (1, 1), (2, 0), (3, 1)]
     assert [one.seconds for one in told] == pytest.approx([1, 1, 1, 0.5])
+
+
+@pytest.mark.full
+def test_an_hour_takes_no_more_memory_than_ten_minutes() -> None:
+    held: dict[int, int] = {}
+
+    def note(record: Record) -> None:
+        gc.collect()
+        held[record.index] = tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        sent(KnownServer(lognormal_s), 3600, note, rate=20.0, window_s=600)
+    finally:
+        tracemalloc.stop()
+    assert held[5] - held[0] < 2**14

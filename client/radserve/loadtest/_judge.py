@@ -120,9 +120,13 @@ def not_reached(figures: Figures) -> str | None:
 def not_stable(windows: Sequence[Window], plan: Plan) -> str:
     """One line about windows that do not agree."""
     last = windows[-plan.windows :]
-    rates = [window.requests / window.seconds for window in last]
+    if plan.rate is None:
+        rates = [window.requests / window.seconds for window in last]
+        told = f"throughput {min(rates):.1f} to {max(rates):.1f}/s" if rates else "no whole window"
+    else:
+        shares = [window.requests / max(1, window.due) for window in last]
+        told = f"answered {min(shares):.0%} to {max(shares):.0%} of what was due" if shares else "no whole window"
     tails = [window.percentile_s for window in last if window.percentile_s is not None]
-    told = f"throughput {min(rates):.1f} to {max(rates):.1f}/s" if rates else "no whole window"
     if tails:
         told += f", p{plan.percentile:g} {1e3 * min(tails):.1f} to {1e3 * max(tails):.1f} ms"
     return f"the last {len(last)} windows do not agree within {plan.tolerance:.0%}: {told}"
