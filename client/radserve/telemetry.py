@@ -51,8 +51,14 @@ class span:  # noqa: N801 - read as a verb: with span("read")
 
     def __init__(self, work: Work, *, model: str | None = None, version: int | None = None) -> None:
         self._work = work
-        known = {"radserve.model": None if model is None else one_line(model), "radserve.version": version}
-        self._attributes = {name: value for name, value in known.items() if value is not None}
+        self._model = model
+        self._version = version
+
+    @property
+    def _attributes(self) -> dict[str, str | int]:
+        model = None if self._model is None else one_line(self._model)
+        known = {"radserve.model": model, "radserve.version": self._version}
+        return {name: value for name, value in known.items() if value is not None}
 
     def __enter__(self) -> None:
         self._begin = time.perf_counter()

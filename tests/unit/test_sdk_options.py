@@ -55,6 +55,8 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"timeout_s": 0},
         {"keepalive_s": 299},
         {"max_message_bytes": 2**31},
+        {"coalesce": -1},
+        {"coalesce": True},
     ],
     ids=str,
 )
@@ -95,7 +97,7 @@ def settings(tmp_path: Path, pems: Path) -> dict[str, str]:
         "token_file": secret, "protocol_key": "k", "protocol_secret_file": secret, "insecure": "true",
         "timeout_s": "5", "retry_attempts": "2", "retry_first_backoff_s": "0.2", "retry_longest_backoff_s": "0.4",
         "retry_overload": "on", "shared_memory": "1", "keepalive_s": "20", "keepalive_permitted": "yes",
-        "max_message_bytes": "1048576", "burned_in_annotation": "refuse",
+        "max_message_bytes": "1048576", "coalesce": "0", "burned_in_annotation": "refuse",
         "audit_file": str(tmp_path / "audit.jsonl"), "audit_key_file": key, "audit_actor": "PACS",
     }  # fmt: skip
 
@@ -127,6 +129,7 @@ def test_options_are_what_the_environment_or_the_file_says(
         keepalive_s=20.0,
         keepalive_permitted=True,
         max_message_bytes=2**20,
+        coalesce=0,
         burned_in_annotation=Policy.REFUSE,
         audit=loaded.audit,
     )

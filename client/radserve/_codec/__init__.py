@@ -4,18 +4,21 @@ Synchronous and asynchronous clients drive the same functions.
 """
 
 from radserve._codec._call import CallOptions, Calls, ContractCell, client_options
+from radserve._codec._coalesce import Coalescer, Group, coalescer_of
 from radserve._codec._deadline import Deadline
 from radserve._codec._decode import Answer, read_contract, to_answer
-from radserve._codec._flow import Ask, Flow, Prepare, Record, Sleep, told, work_of
+from radserve._codec._flow import Ask, Flow, Join, Prepare, Record, Reply, Sleep, told, work_of
 from radserve._codec._flows import (
     contract_flow,
     health_flow,
     infer_flow,
+    is_prepared_at_once,
     models_flow,
     predict_flow,
     prepare_step,
     wait_flow,
 )
+from radserve._codec._item import Item
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
 from radserve._codec._statistics import Statistics, statistics_flow
@@ -27,14 +30,19 @@ __all__ = [
     "Ask",
     "CallOptions",
     "Calls",
+    "Coalescer",
     "ContractCell",
     "Counter",
     "Deadline",
     "Flow",
+    "Group",
+    "Item",
+    "Join",
     "Prediction",
     "Prepare",
     "Prepared",
     "Record",
+    "Reply",
     "Sleep",
     "Source",
     "Statistics",
@@ -44,10 +52,12 @@ __all__ = [
     "check_arrays",
     "check_many",
     "client_options",
+    "coalescer_of",
     "combine",
     "contract_flow",
     "health_flow",
     "infer_flow",
+    "is_prepared_at_once",
     "models_flow",
     "numbered",
     "predict_flow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve.contracts import Contract, TensorSpec
+    from radserve.preprocess import Placement
 
 _MAX_VALUES = 2**26
 _PLANE, _STACK = 2, 3
@@ -73,16 +75,19 @@ def _as_it_is(contract: Contract, batch: NDArray[Any]) -> Prepared:
     described, name = contract.input, contract.inputs[0].name
     if not isinstance(described, ImageInput):
         return Prepared(inputs={name: batch})
-    size = described.rows, described.columns
-    placement = place(size, size, Aspect.STRETCH)
-    if isinstance(described.study, WholeVolume):
-        count = described.study.slices
-        placement = replace(placement, slices=span(count, 0, count, count, count))
+    slices = described.study.slices if isinstance(described.study, WholeVolume) else None
+    placement = _as_on_the_wire(described.rows, described.columns, slices)
     images: tuple[tuple[None, None], ...] = ()
     if isinstance(described.study, EveryImage):
         check_count(described.study, len(batch))
         images = ((None, None),) * len(batch)
     return Prepared(inputs={name: batch}, placement=placement, images=images)
+
+
+@lru_cache(maxsize=64)
+def _as_on_the_wire(rows: int, columns: int, slices: int | None) -> Placement:
+    placement = place((rows, columns), (rows, columns), Aspect.STRETCH)
+    return placement if slices is None else replace(placement, slices=span(slices, 0, slices, slices, slices))
 
 
 def check_arrays(contract: Contract, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import random
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from radserve._codec._deadline import Deadline
+from radserve._codec._plain import Plain
 from radserve.errors import ClientClosedError, InputError
 from radserve.options import ClientOptions, Priority
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from radserve.options import TLS, RetryPolicy
 
 
-@dataclass(frozen=True, kw_only=True)
-class CallOptions:
+class CallOptions(Plain, frozen=True, kw_only=True):
     """One call's.
 
     Attributes:
@@ -80,6 +80,7 @@ class Calls:
         Deadline(options.timeout_s)  # refuses what no call could have
         self._options = options
         self._process = os.getpid()
+        self._ids = Random()  # noqa: S311 - ids are no secret; one of our own, as others may seed the module's
 
     @property
     def is_forked(self) -> bool:
@@ -112,7 +113,7 @@ class Calls:
             endpoints=self._options.endpoints,
             retry=self._options.retry,
             random=random.random,
-            request_id=uuid.uuid4().hex,
+            request_id=f"{self._ids.getrandbits(128):032x}",
             burned_in=self._options.burned_in_annotation,
             audit=self._options.audit,
             **given,

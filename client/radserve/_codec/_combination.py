@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -10,9 +11,14 @@ from radserve.contracts import Combination, Decision, EveryImage, ImageInput
 from radserve.results import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from radserve.contracts import Contract, Label
+
+_INDETERMINATE, _POSITIVE = int(Decision.INDETERMINATE), int(Decision.POSITIVE)
+_probability = attrgetter("probability")
 
 
 def combined(contract: Contract, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
@@ -31,7 +37,7 @@ def combined(contract: Contract, probabilities: NDArray[np.float32]) -> tuple[Fi
     else:
         of_study = 1 - np.prod(1 - exact, axis=0)
     decisions = [_decision(label, value) for label, value in zip(contract.labels, of_study, strict=True)]
-    return findings_of(contract, of_study, np.array(decisions))
+    return findings_of(contract, of_study.tolist(), decisions)
 
 
 def _decision(label: Label, probability: float) -> Decision:
@@ -42,7 +48,7 @@ def _decision(label: Label, probability: float) -> Decision:
     return Decision.NEGATIVE if np.float32(probability) < lower else Decision.INDETERMINATE
 
 
-def findings_of(contract: Contract, probabilities: NDArray[Any], decisions: NDArray[Any]) -> tuple[Finding, ...]:
+def findings_of(contract: Contract, probabilities: Sequence[float], decisions: Sequence[int]) -> tuple[Finding, ...]:
     """One finding for each label, most probable first.
 
     Args:
@@ -53,15 +59,13 @@ def findings_of(contract: Contract, probabilities: NDArray[Any], decisions: NDAr
     findings = [
         Finding(
             label=label.name,
-            probability=float(probability),
+            probability=probability,
             threshold=label.threshold,
-            is_positive=decision == Decision.POSITIVE,
-            is_indeterminate=decision == Decision.INDETERMINATE,
+            is_positive=decision == _POSITIVE,
+            is_indeterminate=decision == _INDETERMINATE,
             indeterminate=label.indeterminate,
             code=label.code,
         )
-        for label, probability, decision in zip(
-            contract.labels, probabilities.tolist(), decisions.tolist(), strict=True
-        )
+        for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True)
     ]
-    return tuple(sorted(findings, key=lambda finding: -finding.probability))
+    return tuple(sorted(findings, key=_probability, reverse=True))

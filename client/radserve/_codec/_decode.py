@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radserve._codec._plain import Plain
 from radserve._codec._wire import from_bytes
 from radserve.contracts import CONTRACT_PARAMETER, parse_contract
 from radserve.errors import ContractError, InferenceFailedError
@@ -38,8 +38,7 @@ def read_contract(config: model_config_pb2.ModelConfig) -> Contract | None:
     return contract
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Plain, frozen=True, kw_only=True):
     """A response that fits its contract.
 
     Attributes:
@@ -47,7 +46,7 @@ class Answer:
         request_id: The id of the request.
     """
 
-    arrays: dict[str, NDArray[Any]] = field(repr=False)
+    arrays: dict[str, NDArray[Any]]
     request_id: str
 
 
@@ -70,13 +69,14 @@ def to_answer(
         raise untrusted(contract, request_id or response.id, "it answers another request")
     if response.model_version != str(contract.version):
         raise untrusted(contract, response.id, "another version of the model answered")
-    if sorted(output.name for output in response.outputs) != sorted(tensor.name for tensor in contract.outputs):
-        raise untrusted(contract, response.id, "the answer's outputs are not those of the contract")
-    if len(response.raw_output_contents) != len(response.outputs):
-        raise untrusted(contract, response.id, "the answer's outputs lack their contents")
+    outputs, contents = list(response.outputs), list(response.raw_output_contents)
     expected = {tensor.name: tensor for tensor in contract.outputs}
+    if len(outputs) != len(expected) or expected.keys() != {output.name for output in outputs}:
+        raise untrusted(contract, response.id, "the answer's outputs are not those of the contract")
+    if len(contents) != len(outputs):
+        raise untrusted(contract, response.id, "the answer's outputs lack their contents")
     arrays: dict[str, NDArray[Any]] = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+    for output, raw in zip(outputs, contents, strict=True):
         tensor = expected[output.name]
         shape = tuple(output.shape)
         if output.datatype != tensor.dtype.value or not _fits(contract, tensor, shape, batch_size):

@@ -12,11 +12,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from radserve._codec._plain import Plain
 from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from tritonclient.grpc import service_pb2
 
+    from radserve._codec._item import Item
     from radserve._codec._prepare import Source
     from radserve.contracts import Contract, Policy
     from radserve.telemetry import Work
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Call:
+class _Call(Plain, frozen=True, kw_only=True):
     """A call to a server.
 
     Attributes:
@@ -37,19 +38,17 @@ class _Call:
     endpoint: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Infer(_Call):
+class Infer(_Call, frozen=True, kw_only=True):
     """Run one inference.
 
     Attributes:
         request: What to send.
     """
 
-    request: service_pb2.ModelInferRequest = field(repr=False)
+    request: service_pb2.ModelInferRequest
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadConfig(_Call):
+class ReadConfig(_Call, frozen=True, kw_only=True):
     """Read a model's configuration.
 
     Attributes:
@@ -59,18 +58,15 @@ class ReadConfig(_Call):
     model: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListModels(_Call):
+class ListModels(_Call, frozen=True, kw_only=True):
     """Names of all loaded models, steps included."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class IsReady(_Call):
+class IsReady(_Call, frozen=True, kw_only=True):
     """Whether a server says that it takes requests."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadStatistics(_Call):
+class ReadStatistics(_Call, frozen=True, kw_only=True):
     """Read what a server counted of a model since it was loaded.
 
     Attributes:
@@ -83,8 +79,7 @@ class ReadStatistics(_Call):
 Call: TypeAlias = Infer | ReadConfig | ListModels | IsReady | ReadStatistics
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
+class Ask(Plain, frozen=True, kw_only=True):
     """Make a call.
 
     Attributes:
@@ -96,8 +91,7 @@ class Ask:
     timeout_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sleep:
+class Sleep(Plain, frozen=True, kw_only=True):
     """Wait."""
 
     seconds: float
@@ -120,8 +114,7 @@ class Prepare:
     burned_in: Policy | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(Plain, frozen=True, kw_only=True):
     """Write an entry of the audit log; the answer waits for it.
 
     Attributes:
@@ -131,8 +124,17 @@ class Record:
     write: Callable[[], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
+class Join(Plain, frozen=True, kw_only=True):
+    """Run one inference, in one request with others that wait; its Answer is what is sent back.
+
+    Attributes:
+        item: What to run.
+    """
+
+    item: Item
+
+
+class Reply(Plain, frozen=True, kw_only=True):
     """What a server answered.
 
     Attributes:
@@ -141,11 +143,11 @@ class Reply:
         endpoint: ``host:port`` of the server that answered.
     """
 
-    message: Any = field(repr=False)
+    message: Any
     endpoint: str
 
 
-Step: TypeAlias = Ask | Sleep | Prepare | Record
+Step: TypeAlias = Ask | Join | Sleep | Prepare | Record
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -154,10 +156,12 @@ def work_of(flow: Flow[Any]) -> Work:
     return cast("Work", getattr(flow, "__name__", "call_flow").removesuffix("_flow"))
 
 
-def told(step: Ask | Prepare | Record) -> span:
+def told(step: Ask | Join | Prepare | Record) -> span:
     """A span around a step."""
     if isinstance(step, Prepare):
         return span("prepare", model=step.contract.name, version=step.contract.version)
+    if isinstance(step, Join):
+        return span("infer", model=step.item.contract.name, version=step.item.contract.version)
     if isinstance(step, Record):
         return span("record")
     if isinstance(step.call, Infer):

@@ -6,15 +6,17 @@ import logging
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from radserve._codec._asked import asked, inferred, public_contract, told_contract
 from radserve._codec._call import ContractCell
-from radserve._codec._decode import read_contract, to_answer
-from radserve._codec._flow import Ask, Flow, Infer, IsReady, ListModels, Prepare, ReadConfig, Record, Reply, Sleep
+from radserve._codec._flow import Flow, ListModels, Prepare, Record, Sleep
 from radserve._codec._prepare import batches, canary, check_arrays, prepare
 from radserve._codec._results import combine, result_type
-from radserve._codec._retry import next_attempt
-from radserve._codec._wire import to_request, utf8
+from radserve._codec._wire import utf8
+from radserve.contracts import TextInput
 from radserve.errors import (
     ContractError,
     DeadlineExceededError,
@@ -22,7 +24,6 @@ from radserve.errors import (
     InputError,
     ModelNotFoundError,
     RadserveError,
-    Retry,
     ServerError,
     ServerOverloadedError,
     ServerUnavailableError,
@@ -35,15 +36,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from radserve._codec._asked import Endpoints
     from radserve._codec._call import CallOptions
-    from radserve._codec._decode import Answer
-    from radserve._codec._flow import Call
+    from radserve._codec._coalesce import Coalescer
     from radserve._codec._prepare import Prepared, Source
     from radserve._codec._results import Prediction
     from radserve.contracts import Contract
 
 T = TypeVar("T")
-Endpoints: TypeAlias = "tuple[str, ...]"
+_SHORT_TEXT = 2**16
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _log = logging.getLogger("radserve")
 
@@ -53,8 +54,27 @@ def prepare_step(step: Prepare) -> Prepared:
     return prepare(step.contract, step.source, frame=step.frame, burned_in=step.burned_in)
 
 
-def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[Prediction]:
-    """Answer one input, by the contract that is served."""
+def is_prepared_at_once(step: Prepare) -> bool:
+    """Whether a Prepare takes less than it takes to hand it to a thread: a short text, or an array as it is."""
+    if isinstance(step.source, str):
+        return isinstance(step.contract.input, TextInput) and len(step.source) <= _SHORT_TEXT
+    if not isinstance(step.source, np.ndarray):
+        return False
+    tensor = step.contract.inputs[0]
+    return bool(step.source.dtype == tensor.dtype.numpy) and step.source.shape == tensor.dims
+
+
+def predict_flow(
+    cell: ContractCell, source: Source, call: CallOptions, coalescer: Coalescer | None = None
+) -> Flow[Prediction]:
+    """Answer one input, by the contract that is served.
+
+    Args:
+        cell: The contract in use.
+        source: The input.
+        call: The options.
+        coalescer: Where its inferences meet those of other calls; None sends each alone.
+    """
     made: dict[int, Prepared] = {}
 
     def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Prediction]:
@@ -64,7 +84,7 @@ def predict_flow(cell: ContractCell, source: Source, call: CallOptions) -> Flow[
             made[contract.version] = prepared
         answers = []
         for arrays in batches(prepared, contract.max_batch_size):
-            answers.append((yield from _inferred(contract, arrays, call, endpoints)))  # noqa: PERF401 - no comprehension yields
+            answers.append((yield from inferred(contract, arrays, call, endpoints, coalescer)))  # noqa: PERF401 - no comprehension yields
         return combine(contract, prepared, answers)
 
     return (yield from _audited("predict", cell, call, _by_current_contract(cell, attempt, call), made))
@@ -79,7 +99,7 @@ def infer_flow(
 
     def attempt(contract: Contract, endpoints: Endpoints) -> Flow[Tensors]:
         arrays = check_arrays(contract, inputs(contract) if callable(inputs) else inputs)
-        answer = yield from _inferred(contract, arrays, call, endpoints)
+        answer = yield from inferred(contract, arrays, call, endpoints)
         return Tensors(
             model=contract.name, version=contract.version, request_id=answer.request_id, arrays=answer.arrays
         )
@@ -99,8 +119,8 @@ def contract_flow(name: str, call: CallOptions, wanted: type[Result] | None = No
         msg = "name the model as the server knows it, for example client.model('chest_xray')"
         raise InputError(msg)
     utf8(name)
-    read, _ = yield from _read(name, call)
-    contract = _public(name, read)
+    read, _ = yield from told_contract(name, call)
+    contract = public_contract(name, read)
     if wanted is not None and not issubclass(result_type(contract), wanted):
         msg = f"model {name} is of task {contract.task.value}: it answers no {wanted.__name__}"
         raise InputError(msg)
@@ -120,13 +140,13 @@ def models_flow(call: CallOptions) -> Flow[tuple[Contract, ...]]:
 
 def _models(call: CallOptions, known: dict[str, Contract | None]) -> Flow[tuple[Contract, ...]]:
     """As ``models_flow``, but models whose contract is known, or that have none, are not read again."""
-    listed = yield from _ask(None, lambda avoid, _: ListModels(avoid=avoid), call, call.endpoints)
+    listed = yield from asked(None, lambda avoid, _: ListModels(avoid=avoid), call, call.endpoints)
     refused = []
     for name in listed.message:
         if name in known:
             continue
         try:
-            known[name], _ = yield from _read(name, call, listed.endpoint)
+            known[name], _ = yield from told_contract(name, call, listed.endpoint)
         except ModelNotFoundError:  # unloaded since it was listed
             continue
         except ContractError as error:
@@ -258,8 +278,8 @@ def _by_current_contract(
             except ModelNotFoundError as error:
                 missing.append(error)
             failed = missing[-1].endpoint
-            read, endpoint = yield from _read(contract.name, call, failed)
-            served = _public(contract.name, read)
+            read, endpoint = yield from told_contract(contract.name, call, failed)
+            served = public_contract(contract.name, read)
             without = {failed} if served.version == contract.version else {failed, endpoint}
             others = tuple(one for one in endpoints if one not in without)
             is_other = served.version > contract.version or (served.version < contract.version and not others)
@@ -272,101 +292,3 @@ def _by_current_contract(
                 raise missing[-1]
     finally:
         missing.clear()  # an error that this frame holds would hold this frame, and with it the pixels
-
-
-def _public(name: str, contract: Contract | None) -> Contract:
-    if contract is None:
-        msg = f"model {one_line(name)} has no radserve contract: name a public model, see 'radserve models'"
-        raise ContractError(msg)
-    return contract
-
-
-def _inferred(
-    contract: Contract, arrays: Mapping[str, NDArray[Any]], call: CallOptions, endpoints: Endpoints
-) -> Flow[Answer]:
-    def infer(avoid: frozenset[str], remaining_s: float) -> Infer:
-        in_queue_s = remaining_s if call.queue_timeout_s is None else min(remaining_s, call.queue_timeout_s)
-        request = to_request(
-            contract, arrays, request_id=call.request_id, priority=call.priority, queue_timeout_s=in_queue_s
-        )
-        return Infer(request=request, avoid=avoid)
-
-    reply = yield from _ask(contract.name, infer, call, endpoints)
-    batch_size = len(next(iter(arrays.values())))
-    return to_answer(contract, reply.message, batch_size=batch_size, request_id=call.request_id)
-
-
-def _read(name: str, call: CallOptions, endpoint: str | None = None) -> Flow[tuple[Contract | None, str]]:
-    """A model's contract, if it has one, and which server told it: the one named, unless that fails."""
-
-    def read(avoid: frozenset[str], _: float) -> ReadConfig:
-        return ReadConfig(model=name, avoid=avoid, endpoint=None if endpoint in avoid else endpoint)
-
-    reply = yield from _ask(name, read, call, call.endpoints)
-    if reply.message.name != name:
-        msg = f"the server answers for another model than {one_line(name)}: check what stands at {reply.endpoint}"
-        raise ContractError(msg)
-    return read_contract(reply.message), reply.endpoint
-
-
-def _ask(
-    model: str | None, make: Callable[[frozenset[str], float], Call], call: CallOptions, endpoints: Endpoints
-) -> Flow[Reply]:
-    """Make one call, again where that is safe.
-
-    Args:
-        model: What it is about, for errors.
-        make: The call, of endpoints to avoid and of the seconds that are left.
-        call: The options.
-        endpoints: Those to ask; the others are avoided.
-    """
-    not_these = frozenset(call.endpoints).difference(endpoints)
-    avoid = not_these
-    failures: list[ServerError] = []
-    try:
-        while True:
-            remaining_s = call.deadline.remaining_s(model)
-            try:
-                reply: Reply = yield Ask(call=make(avoid, remaining_s), timeout_s=remaining_s)
-            except ServerError as error:
-                failures.append(error)
-            else:
-                return reply
-            if isinstance(failures[-1], ModelNotFoundError):
-                failures[-1] = yield from _missing(failures[-1], call)
-            left_s = call.deadline.remaining_or_zero_s()
-            wait = next_attempt(call.retry, failures, endpoints, left_s, call.random)
-            if wait is None:
-                raise failures[-1]
-            avoid = not_these | wait.avoid
-            if wait.seconds:
-                yield Sleep(seconds=wait.seconds)
-    finally:
-        failures.clear()  # as in _by_current_contract
-
-
-def _missing(error: ModelNotFoundError, call: CallOptions) -> Flow[ServerError]:
-    """Tell a model that is not served from a server that is shutting down and denies all of them."""
-    try:
-        ready = yield Ask(call=IsReady(endpoint=error.endpoint), timeout_s=call.deadline.remaining_s(error.model))
-        if ready.message:
-            return error
-        if error.model is not None and error.version is not None:
-            # A server is not ready either while it loads the version that follows the one asked for.
-            read = ReadConfig(model=error.model, endpoint=error.endpoint)
-            reply = yield Ask(call=read, timeout_s=call.deadline.remaining_s(error.model))
-            if _public(error.model, read_contract(reply.message)).version != error.version:
-                return error
-    except (ServerError, ContractError):
-        pass
-    name = one_line(error.model or "")
-    msg = f"model {name} is being loaded, or the server is shutting down: try again later or elsewhere"
-    return ServerUnavailableError(
-        msg,
-        model=error.model,
-        version=error.version,
-        request_id=error.request_id,
-        code=error.code,
-        endpoint=error.endpoint,
-        retry=Retry.ELSEWHERE,
-    )

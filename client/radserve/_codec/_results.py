@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib import metadata
@@ -54,6 +55,8 @@ _TYPES: dict[Task, type[Result]] = {
     Task.TEXT_GENERATION: GeneratedText,
 }
 _ON_EDGE = 1e-6
+_DECISIONS = frozenset(map(int, Decision))
+_NEGATIVE, _INDETERMINATE, _POSITIVE = map(int, Decision)
 
 
 class _Origin(TypedDict):
@@ -145,18 +148,10 @@ def _generated(contract: Contract, prepared: Prepared, answer: Answer) -> Genera
 
 
 def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Classification:
-    probabilities, decisions = answer.arrays[PROBABILITIES], answer.arrays[DECISIONS]
-    if probabilities.min() < 0 or probabilities.max() > 1:
-        raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
-    if not {decision.value for decision in Decision}.issuperset(decisions.reshape(-1).tolist()):
-        raise untrusted(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
-    for place, label in enumerate(contract.labels):
-        for probability, decision in zip(probabilities[:, place].tolist(), decisions[:, place].tolist(), strict=True):
-            if not _agrees(label, probability, decision):
-                msg = f"the decision about {label.name} contradicts its threshold"
-                raise untrusted(contract, answer.request_id, msg)
+    probabilities, decisions = answer.arrays[PROBABILITIES].tolist(), answer.arrays[DECISIONS].tolist()
+    _check_decisions(contract, answer, probabilities, decisions)
     rows = [findings_of(contract, *row) for row in zip(probabilities, decisions, strict=True)]
-    findings = combined(contract, probabilities) if len(rows) > 1 else rows[0]
+    findings = combined(contract, answer.arrays[PROBABILITIES]) if len(rows) > 1 else rows[0]
     images = tuple(
         ImageFindings(sop_instance_uid=uid, frame_number=number, findings=row)
         for (uid, number), row in zip(prepared.images, rows, strict=bool(prepared.images))
@@ -169,6 +164,21 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
         row = _explained(rows, findings[0].label)
         shown = None if row is None else _evidence(contract.evidence, prepared, maps[row], row, findings[0].label)
     return Classification(**_origin(contract, prepared, answer), findings=findings, evidence=shown, images=images)
+
+
+def _check_decisions(
+    contract: Contract, answer: Answer, probabilities: list[list[float]], decisions: list[list[int]]
+) -> None:
+    # Numbers of Python's: of a single image, which is most of them, arrays take several times as long.
+    if min(map(min, probabilities)) < 0 or max(map(max, probabilities)) > 1:
+        raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
+    if not _DECISIONS.issuperset(itertools.chain.from_iterable(decisions)):
+        raise untrusted(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
+    for of_image, decided in zip(probabilities, decisions, strict=True):
+        for label, probability, decision in zip(contract.labels, of_image, decided, strict=True):
+            if not _agrees(label, probability, decision):
+                msg = f"the decision about {label.name} contradicts its threshold"
+                raise untrusted(contract, answer.request_id, msg)
 
 
 def _explained(rows: Sequence[tuple[Finding, ...]], label: str) -> int | None:
@@ -191,10 +201,9 @@ def _evidence(shown: Evidence, prepared: Prepared, values: NDArray[np.float32], 
 
 def _agrees(label: Label, probability: float, decision: int) -> bool:
     lower, upper = label.indeterminate or (label.threshold, label.threshold)
-    if min(abs(probability - lower), abs(probability - upper)) < _ON_EDGE:
+    if abs(probability - lower) < _ON_EDGE or abs(probability - upper) < _ON_EDGE:
         return True  # the server compares in single precision
-    expected = Decision.NEGATIVE if probability < lower else Decision.INDETERMINATE
-    return decision == (Decision.POSITIVE if probability >= upper else expected)
+    return decision == (_POSITIVE if probability >= upper else _NEGATIVE if probability < lower else _INDETERMINATE)
 
 
 @lru_cache(maxsize=1)

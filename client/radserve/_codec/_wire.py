@@ -13,11 +13,14 @@ from radserve.errors import InputError
 from radserve.options import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from radserve.contracts import Contract, Datatype
+
+    Packed: TypeAlias = bytes | NDArray[Any]
 
 _LENGTH = struct.Struct("<I")
 
@@ -30,11 +33,41 @@ def to_request(
     priority: Priority | None = None,
     queue_timeout_s: float | None = None,
 ) -> service_pb2.ModelInferRequest:
-    """Make a request of arrays that fit the contract.
+    """Make a request of arrays that fit the contract; as ``to_joint_request``, of one input.
+
+    Args:
+        contract: The model's contract.
+        arrays: By tensor name, batch axis in front.
+        request_id: As there.
+        priority: As there.
+        queue_timeout_s: As there.
+    """
+    given = [arrays[tensor.name] for tensor in contract.inputs]
+    return to_joint_request(
+        contract,
+        [[packed(array) for array in given]],
+        [array.shape for array in given],
+        request_id=request_id,
+        priority=priority,
+        queue_timeout_s=queue_timeout_s,
+    )
+
+
+def to_joint_request(
+    contract: Contract,
+    items: Sequence[Sequence[Packed]],
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    request_id: str,
+    priority: Priority | None = None,
+    queue_timeout_s: float | None = None,
+) -> service_pb2.ModelInferRequest:
+    """Make one request of several inputs, one behind the other on the batch axis.
 
     Args:
         contract: The model's contract; its version is asked for, no other.
-        arrays: By tensor name, batch axis in front.
+        items: Of each input, the contents of its tensors, in the contract's order.
+        shapes: Of each tensor, of all inputs together.
         request_id: An id for the server's log.
         priority: Triton's priority level; None leaves the model's default.
         queue_timeout_s: How long the request may wait in the server's queue,
@@ -50,10 +83,9 @@ def to_request(
         request.parameters["priority"].uint64_param = int(priority)
     if queue_timeout_s is not None:
         request.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
-    for tensor in contract.inputs:
-        array = arrays[tensor.name]
-        request.inputs.add(name=tensor.name, datatype=tensor.dtype.value, shape=array.shape)
-        request.raw_input_contents.append(_pack(array) if tensor.dtype.numpy.hasobject else array.tobytes())
+    for tensor, shape, parts in zip(contract.inputs, shapes, zip(*items, strict=True), strict=True):
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype.value, shape=shape)
+        request.raw_input_contents.append(b"".join(parts))
     for tensor in contract.outputs:
         request.outputs.add(name=tensor.name)
     return request
@@ -70,6 +102,11 @@ def utf8(text: str) -> bytes:
         msg = "the text holds lone surrogates: decode it with its own character set"
         raise InputError(msg)
     return encoded
+
+
+def packed(array: NDArray[Any]) -> Packed:
+    """An array as a buffer of what goes on the wire; copied only where it does not lie in memory like that."""
+    return _pack(array) if array.dtype.kind in "OUS" else np.ascontiguousarray(array)
 
 
 def _pack(array: NDArray[Any]) -> bytes:

@@ -9,6 +9,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig, ReadStatistics
+from radserve._codec._plain import Plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from radserve._codec._flow import Call
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rpc:
+class Rpc(Plain, frozen=True, kw_only=True):
     """A call of Triton's service.
 
     Attributes:
@@ -29,7 +29,7 @@ class Rpc:
     """
 
     method: str
-    request: Any = field(repr=False)
+    request: Any
     model: str | None = None
     version: int | None = None
     request_id: str | None = None

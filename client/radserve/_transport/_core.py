@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2_grpc
 
 from radserve._codec._flow import Infer, IsReady, Reply
+from radserve._codec._plain import Plain
 from radserve._transport._calls import READY, Failure, Rpc, read, to_rpc
 from radserve._transport._channel import check_address, open_channel
 from radserve._transport._endpoints import Pool
@@ -57,14 +58,13 @@ class Connection:
     calls: int = 0
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(Plain, frozen=True, kw_only=False):
     """What a transport is to do: make a call and send back its response, or a Failure."""
 
     connection: Connection
     rpc: Rpc
     timeout_s: float
-    metadata: tuple[tuple[str, str], ...] = field(repr=False)  # the token is in it
+    metadata: tuple[tuple[str, str], ...]
 
     def start(self) -> Any:  # noqa: ANN401 - a response, or a call to await
         return self._method(self.rpc.request, timeout=self.timeout_s, metadata=self.metadata)
@@ -124,6 +124,8 @@ class Core:
 
     def drained(self) -> list[Any]:
         """Channels that were replaced and have no calls any more: for the transport to close."""
+        if not self._replaced:
+            return []
         with self._lock:
             done = [connection for connection in self._replaced if not connection.calls]
             self._replaced = [connection for connection in self._replaced if connection.calls]
@@ -210,6 +212,8 @@ class Core:
 
     def _limit_s(self, step: Call, endpoint: Endpoint, full_s: float) -> float:
         """How long an attempt may take: a server that was stopped must leave time to ask another one."""
+        if len(self._options.endpoints) == 1:
+            return full_s
         avoid = self._avoided(step) | {endpoint.url}
         can_go_on = self._pool.has_others(avoid, in_use=True) and len(avoid) < self._options.retry.attempts
         return full_s / 2 if can_go_on else full_s

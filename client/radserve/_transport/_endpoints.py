@@ -76,7 +76,9 @@ class Pool:
         """
         with self._lock:
             now = self._clock()
-            candidates = [one for one in self._endpoints if one.url not in avoid] or self._endpoints
+            candidates = self._endpoints
+            if avoid:
+                candidates = [one for one in candidates if one.url not in avoid] or candidates
             in_use = [one for one in candidates if one.out_until <= now and not (one.is_suspect and one.in_flight)]
             if in_use:
                 chosen = min(in_use, key=lambda one: (one.in_flight, one.used))

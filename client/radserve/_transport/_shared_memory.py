@@ -17,11 +17,12 @@ import logging
 import mmap
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
+import msgspec
 from tritonclient.grpc import service_pb2
 
 from radserve._transport._calls import Failure, Rpc
@@ -99,7 +100,7 @@ class SharedMemory:
                 if failure is not None:
                     return failure
             request = _place(rpc.request, region)
-            response = yield from self._with(region, ask(replace(rpc, request=request)))
+            response = yield from self._with(region, ask(msgspec.structs.replace(rpc, request=request)))
             is_lost = isinstance(response, Failure) and _LOST in response.details
             if not is_lost or is_last:
                 return response

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from radserve._codec import Counter, Window, check_many, numbered, predict_flow, size_of
+from radserve._codec import Counter, Window, check_many, is_prepared_at_once, numbered, predict_flow, size_of
 from radserve._workers import Preparing, StartError
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
@@ -57,6 +57,8 @@ def predict_many(
     turn = asyncio.Semaphore(preparing.at_once)
 
     async def prepare(step: Prepare) -> Prepared:
+        if is_prepared_at_once(step):
+            return preparing.here(step)
         if (submitted := preparing.submit(step)) is not None:
             try:
                 return await asyncio.wrap_future(submitted)
@@ -74,7 +76,7 @@ def predict_many(
                         return await prepare(step)
 
             try:
-                return await session.run(predict_flow(cell, source, call), prepare_in_turn)
+                return await session.run(predict_flow(cell, source, call, session.coalescer), prepare_in_turn)
             except ClientClosedError:
                 raise
             except RadserveError as error:

@@ -75,7 +75,9 @@ class AsyncModel(Generic[R]):
     ) -> R:
         """Answer one input; as ``Model.predict``. Cancelling the task cancels the call at the server, too."""
         call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
-        return cast("R", await self._session.run(_codec.predict_flow(self._cell, source, call)))
+        return cast(
+            "R", await self._session.run(_codec.predict_flow(self._cell, source, call, self._session.coalescer))
+        )
 
     def predict_many(
         self,

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from radserve._codec import Ask, Calls, Prepare, Sleep, prepare_step, told, work_of
+from radserve._codec import (
+    Ask,
+    Calls,
+    Join,
+    Prepare,
+    Sleep,
+    coalescer_of,
+    is_prepared_at_once,
+    prepare_step,
+    told,
+    work_of,
+)
 from radserve._transport import AsyncTransport
+from radserve.aio._meeting import Meeting
 from radserve.errors import RadserveError, ServerError
 from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from radserve._codec import CallOptions, Flow, Prepared
+    from radserve._codec import CallOptions, Flow, Prepared, Reply
     from radserve.options import ClientOptions
 
 T = TypeVar("T")
@@ -22,16 +34,21 @@ Preparing: TypeAlias = "Callable[[Prepare], Awaitable[Prepared]]"
 
 async def prepare_in_thread(step: Prepare) -> Prepared:
     """Read and preprocess where the event loop does not wait for it."""
+    if is_prepared_at_once(step):
+        return prepare_step(step)
     return await asyncio.to_thread(prepare_step, step)
 
 
-async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing = prepare_in_thread) -> T:
+async def run_async(
+    flow: Flow[T], transport: AsyncTransport, prepare: Preparing = prepare_in_thread, meeting: Meeting | None = None
+) -> T:
     """Carry out the steps of a flow, one after the other; a cancelled task cancels the step it is at.
 
     Args:
         flow: Says what to do.
         transport: Makes its calls.
         prepare: Makes arrays of its source.
+        meeting: Where its inferences meet others.
     """
     answer: Any = None
     failure: RadserveError | None = None
@@ -48,6 +65,9 @@ async def run_async(flow: Flow[T], transport: AsyncTransport, prepare: Preparing
                         answer = await transport.call(step.call, timeout_s=step.timeout_s)
                     elif isinstance(step, Prepare):
                         answer = await prepare(step)
+                    elif isinstance(step, Join):
+                        assert meeting is not None  # noqa: S101 - a call without has no such steps
+                        answer = await meeting.infer(step.item)
                     else:
                         await asyncio.to_thread(step.write)
             except ServerError as error:
@@ -68,12 +88,15 @@ class AsyncSession:
     Attributes:
         options: The client's.
         transport: Makes its calls.
+        coalescer: Where the inferences of its calls meet; None sends each alone.
     """
 
     def __init__(self, options: ClientOptions) -> None:
         self._calls = Calls(options)
         self.options = options
         self.transport = AsyncTransport(options)
+        self.coalescer = coalescer_of(options)
+        self._meeting = None if self.coalescer is None else Meeting(self.coalescer, self._attempt)
 
     @property
     def url(self) -> str:
@@ -87,7 +110,10 @@ class AsyncSession:
     async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread) -> T:
         """Carry out a flow."""
         with span(work_of(flow)):
-            return await run_async(flow, self.transport, prepare)
+            return await run_async(flow, self.transport, prepare, self._meeting)
+
+    async def _attempt(self, ask: Ask) -> Reply:
+        return await self.transport.call(ask.call, timeout_s=ask.timeout_s)
 
     async def close(self) -> None:
         """Close the connections, unless they are another process's."""

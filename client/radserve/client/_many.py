@@ -6,9 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from radserve._codec import Counter, Window, check_many, numbered, predict_flow, size_of
+from radserve._codec import Counter, Window, check_many, coalescer_of, numbered, predict_flow, size_of
 from radserve._transport import Cancellable
 from radserve._workers import Preparing
+from radserve.client._meeting import Meeting
 from radserve.client._session import run
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
@@ -55,6 +56,8 @@ def predict_many(
     reads_text = isinstance(cell.contract.input, TextInput)
     preparing = Preparing(count, processes=processes)
     transport = Cancellable(session.transport)
+    coalescer = coalescer_of(session.options)
+    meeting = None if coalescer is None else Meeting(coalescer, transport)
 
     def answer(index: int, source: Source) -> Prediction | Rejection:
         call = start()
@@ -64,7 +67,7 @@ def predict_many(
                 return preparing(step)
 
         try:
-            return run(predict_flow(cell, source, call), transport, prepare)
+            return run(predict_flow(cell, source, call, coalescer), transport, prepare, meeting)
         except ClientClosedError:
             raise
         except RadserveError as error:

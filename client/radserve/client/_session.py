@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from radserve._codec import Ask, Calls, Prepare, Sleep, prepare_step, told, work_of
+from radserve._codec import Ask, Calls, Join, Prepare, Sleep, prepare_step, told, work_of
 from radserve._transport import SyncTransport
 from radserve.errors import RadserveError, ServerError
 from radserve.telemetry import span
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
     from radserve._codec import CallOptions, Flow, Prepared
     from radserve._transport import Cancellable
+    from radserve.client._meeting import Meeting
     from radserve.options import ClientOptions
 
 T = TypeVar("T")
 
 
 def run(
-    flow: Flow[T], transport: SyncTransport | Cancellable, prepare: Callable[[Prepare], Prepared] = prepare_step
+    flow: Flow[T],
+    transport: SyncTransport | Cancellable,
+    prepare: Callable[[Prepare], Prepared] = prepare_step,
+    meeting: Meeting | None = None,
 ) -> T:
     """Carry out the steps of a flow, one after the other.
 
@@ -29,6 +33,7 @@ def run(
         flow: Says what to do.
         transport: Makes its calls.
         prepare: Makes arrays of its source.
+        meeting: Where its inferences meet others.
     """
     answer: Any = None
     failure: RadserveError | None = None
@@ -45,6 +50,9 @@ def run(
                         answer = transport.call(step.call, timeout_s=step.timeout_s)
                     elif isinstance(step, Prepare):
                         answer = prepare(step)
+                    elif isinstance(step, Join):
+                        assert meeting is not None  # noqa: S101 - a call without has no such steps
+                        answer = meeting.infer(step.item)
                     else:
                         step.write()
             except ServerError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -57,7 +58,7 @@ class Calibration(Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 1.0
 
 
-class Contract(Struct, frozen=True, kw_only=True):
+class Contract(Struct, frozen=True, kw_only=True, dict=True):
     """A public model's contract.
 
     Attributes:
@@ -110,7 +111,7 @@ class Contract(Struct, frozen=True, kw_only=True):
                 msg = f"{side} of {self.name} are not those of its task {self.task.value}"
                 raise ValueError(msg)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the contract, for provenance."""
         return hashlib.sha256(dump_contract(self).encode()).hexdigest()

@@ -48,6 +48,8 @@ class ClientOptions:
         keepalive_permitted: The servers allow pings closer than 300 s
             (Triton: ``--grpc-http2-min-recv-ping-interval-without-data``).
         max_message_bytes: The largest message, sent or received.
+        coalesce: How many inputs of calls that wait at the same time (of ``AsyncModel.predict``, or in one
+            ``predict_many``) go into one request; 0 or None sends each alone. Urgent ones always are.
         burned_in_annotation: Whether images with burned-in text may be sent; where this and a model's contract
             differ, the stricter holds. None leaves it to the contract.
         audit: Where each question is noted before it is answered; as settings, ``audit_file``, ``audit_key_file``
@@ -66,6 +68,7 @@ class ClientOptions:
     keepalive_s: float = 330.0
     keepalive_permitted: bool = False
     max_message_bytes: int = 2**29
+    coalesce: int | None = 8
     burned_in_annotation: Policy | None = None
     audit: AuditLog | None = None
 
@@ -92,6 +95,8 @@ class ClientOptions:
             )
         elif not _SMALLEST_MESSAGE_BYTES <= self.max_message_bytes <= _LARGEST_MESSAGE_BYTES:
             problem = f"max_message_bytes must be from {_SMALLEST_MESSAGE_BYTES} to {_LARGEST_MESSAGE_BYTES}"
+        elif not _is_count(self.coalesce):
+            problem = "coalesce must be a whole number of inputs, 0 to send each alone"
         if problem:
             raise InputError(problem)
 
@@ -116,6 +121,10 @@ class ClientOptions:
 def _is_address(url: object) -> bool:
     address = _ADDRESS.match(url) if isinstance(url, str) else None
     return address is not None and 0 < int(address["port"]) <= _MAX_PORT
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
 def _is_header(name: str) -> bool:

@@ -87,6 +87,7 @@ SETTINGS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "keepalive_s": (_number, "seconds"),
     "keepalive_permitted": (_switch, "yes or no"),
     "max_message_bytes": (_whole, "a whole number"),
+    "coalesce": (_whole, "a whole number"),
     "burned_in_annotation": (_policy, "refuse or accept"),
     "audit_file": (Path, "a file"),
     "audit_key_file": (Path, "a file"),
