@@ -8,7 +8,9 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 from support import installations
 from support.leftovers import children
 
@@ -28,6 +30,9 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach the programs under test: where a shell starts this run in the background, it is ignored."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests and benchmarks import ONNX Runtime, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How fast a machine is, no test judges.
+    hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture
