@@ -52,6 +52,10 @@ def serve(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of metrics; 0 takes a free one.")] = 8002,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     tritonserver: Annotated[Path | None, typer.Option(help="The tritonserver to run; default: search for one.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Threads of each instance of each network; default: its share of the cores."),
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a host that is not loopback.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log.")] = False,
 ) -> None:
@@ -82,6 +86,7 @@ def serve(
                 host=host,
                 insecure=insecure,
                 tritonserver=tritonserver,
+                threads=threads,
                 on_log=_print_to_stderr if verbose else count_loaded,
                 on_event=on_event,
             )
@@ -195,4 +200,6 @@ def _announce(output: Console, server: EmbeddedServer, took_s: float) -> None:
     output.print(f"gRPC     {server.grpc_url}")
     output.print(f"HTTP     http://{server.http_url}")
     output.print(f"metrics  http://{server.metrics_url}/metrics")
+    each = "an equal share for each instance" if server.threads is None else f"{server.threads} threads an instance"
+    output.print(f"cores    {server.cores}, {each}")
     output.print(f"ready after {took_s:.1f} s; Ctrl-C stops it")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from radserve.errors import RadserveError, ServerStartError, installing
 from radserve_server.discover import find_triton, problems
+from radserve_server.machine import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,7 @@ def _server() -> Check:
     if found := problems(triton):
         what, fix = "; ".join(one.what for one in found), "; ".join(one.fix for one in found)
         return Check("embedded server", Status.BROKEN, what, fix)
-    return Check("embedded server", Status.OK, f"{triton.binary} (from {triton.origin})")
+    return Check("embedded server", Status.OK, f"{triton.binary} (from {triton.origin}), {cores()} core(s)")
 
 
 def _servers(load: Callable[[], ClientOptions]) -> list[Check]:

@@ -14,6 +14,7 @@ from radserve.contracts.manifest import verify_repository
 from radserve.errors import RadserveError, ServerStartError
 from radserve_server import canary
 from radserve_server.discover import find_triton, problems
+from radserve_server.machine import cores
 from radserve_server.process import ServerProcess
 from radserve_server.supervise import Supervisor
 
@@ -46,6 +47,8 @@ class EmbeddedServer:
         supervise: Heal dead or frozen models, restart a dead server.
         tritonserver: The executable; None searches (see ``find_triton``).
         extra_args: Further arguments of tritonserver.
+        threads: ONNX Runtime's threads of each instance of each model; None takes what its configuration
+            says if that is more than 1, else an equal share of the cores.
         start_timeout_s: How long all models may take to answer.
         drain_s: How long requests in flight may take when the server is stopped.
         canary_period_s: How often the supervisor sends each model a canary.
@@ -67,6 +70,7 @@ class EmbeddedServer:
         supervise: bool = True,
         tritonserver: Path | None = None,
         extra_args: Sequence[str] = (),
+        threads: int | None = None,
         start_timeout_s: float = 120.0,
         drain_s: float = 10.0,
         canary_period_s: float = 5.0,
@@ -83,6 +87,8 @@ class EmbeddedServer:
         self._supervise = supervise
         self._tritonserver = tritonserver
         self._extra_args = tuple(extra_args)
+        self.threads = threads
+        self.cores = cores()
         self._start_timeout_s = start_timeout_s
         self._drain_s = drain_s
         self._canary_period_s = canary_period_s
@@ -239,7 +245,13 @@ class EmbeddedServer:
         Raises:
             ServerStartError: It does not become ready.
         """
-        process = ServerProcess(self._triton, self._arguments(), drain_s=self._drain_s, log=self._on_log)
+        process = ServerProcess(
+            self._triton,
+            self._arguments(),
+            drain_s=self._drain_s,
+            environment=self._environment(),
+            log=self._on_log,
+        )
         with self._lock:
             if self._stopped:
                 msg = "the server was stopped"
@@ -253,6 +265,13 @@ class EmbeddedServer:
         except BaseException:
             process.kill()
             raise
+
+    def _environment(self) -> dict[str, str]:
+        """What the backend must know of this machine; the repository says nothing of it."""
+        return {
+            "RADSERVE_CORES": str(self.cores),
+            "RADSERVE_THREADS": "" if self.threads is None else str(self.threads),
+        }
 
     def _arguments(self) -> list[str]:
         grpc_port, http_port, metrics_port = self._ports

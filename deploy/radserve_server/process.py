@@ -18,7 +18,7 @@ from radserve_server import guard
 from radserve_server.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from radserve_server.discover import TritonInstallation
@@ -56,6 +56,7 @@ class ServerProcess:
         triton: The server to run.
         arguments: Its command line without the program and the backend directory.
         drain_s: How long requests in flight may take when it is stopped.
+        environment: Further variables for it and its backends.
         log: Called with each line of the server's log, from another thread.
     """
 
@@ -65,11 +66,13 @@ class ServerProcess:
         arguments: Sequence[str],
         *,
         drain_s: float,
+        environment: Mapping[str, str] | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
         self._triton = triton
         self._arguments = arguments
         self._drain_s = drain_s
+        self._environment = environment or {}
         self._log = log
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._drained = threading.Event()
@@ -120,7 +123,7 @@ class ServerProcess:
                     *command,
                 ],
                 cwd=self.runtime.folder,  # the stub's Python searches its working directory first
-                env=self._triton.environment(),
+                env={**self._triton.environment(), **self._environment},
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

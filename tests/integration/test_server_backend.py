@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,11 +65,22 @@ def _write_text(repository: Path) -> None:
     write_config(repository / "text", inputs, outputs, delay_us=_BATCHING_US)
 
 
+def _write_same(repository: Path, kind: str) -> None:
+    """Answers what it is sent: whoever sees another's data, sees it."""
+    inputs, outputs = (("X", kind, (64,)),), (("Y", kind, (64,)),)
+    node = helper.make_node("Identity", ["X"], ["Y"])
+    name = f"same_{kind.lower()}"
+    write_onnx(repository / name / "1" / "model.onnx", [node], inputs, outputs)
+    write_config(repository / name, inputs, outputs, max_batch_size=32, instances=2)
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.InferenceServerClient]:
     repository = tmp_path_factory.mktemp("backend")
     for write in (_write_dense, _write_free_width, _write_lookup, _write_unbatched, _write_text):
         write(repository)
+    for kind in ("FP32", "INT32", "UINT8", "STRING"):
+        _write_same(repository, kind)
     with (
         EmbeddedServer(repository, verify=False, supervise=False) as server,
         triton.InferenceServerClient(server.grpc_url) as connected,
@@ -154,6 +166,23 @@ def test_text_that_is_not_utf8_fails_alone(client: triton.InferenceServerClient)
     assert third["SAME"][0, 0] == b"three"
 
 
+@pytest.mark.parametrize("kind", ["fp32", "int32", "uint8", "string"])
+def test_no_answer_holds_another_requests_data(kind: str, client: triton.InferenceServerClient) -> None:
+    generator = np.random.default_rng(2)
+    requests = []
+    for rows in generator.integers(1, 9, 400):
+        numbers = generator.integers(0, 2**31 - 1, (rows, 64))
+        sent = numbers.astype({"fp32": np.float32, "int32": np.int32, "uint8": np.uint8, "string": np.int64}[kind])
+        requests.append({"X": sent.astype(str).astype(object) if kind == "string" else sent})
+    batches = _batches(client, f"same_{kind}")
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda one: infer(client, f"same_{kind}", one)["Y"], requests))
+    assert _batches(client, f"same_{kind}") - batches < len(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        expected = request["X"].astype("S") if kind == "string" else request["X"]
+        np.testing.assert_array_equal(answer.astype(expected.dtype), expected)
+
+
 def _replace(old: str, new: str) -> object:
     def change(model: Path) -> None:
         config = model / "config.pbtxt"
@@ -220,3 +249,12 @@ def test_a_graph_with_a_fixed_batch_axis_cannot_be_batched(tmp_path: Path) -> No
         EmbeddedServer(tmp_path / "repository", verify=False),
     ):
         pass
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_the_log_says_how_many_threads_each_instance_got(threads: int | None, tmp_path: Path) -> None:
+    _write_same(tmp_path, "FP32")
+    lines: list[str] = []
+    with EmbeddedServer(tmp_path, verify=False, supervise=False, threads=threads, on_log=lines.append) as server:
+        each = threads or max(1, server.cores // 2)
+    assert any(f"same_fp32: 2 instances, intra_op_num_threads {each} each" in line for line in lines)

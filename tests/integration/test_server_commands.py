@@ -102,6 +102,13 @@ def test_ctrl_c_during_the_start_leaves_nothing(moment: str, tmp_path: Path, ser
     assert leftovers(process.pid) == []
 
 
+def test_the_cores_and_what_an_instance_gets_of_them_are_told(repository: Path, serve: Serve) -> None:
+    process = serve(repository, "--threads", "3")
+    assert re.search(r"^cores +\d+, 3 threads an instance$", _read_until(process, "ready after"), re.MULTILINE)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=_EXIT_S)
+
+
 def test_a_second_ctrl_c_does_not_wait_for_requests(repository: Path, serve: Serve) -> None:
     process = serve(repository)
     _read_until(process, "ready")

@@ -94,6 +94,37 @@ def test_graph_levels_are_nvidias(options: Callable[..., ort.SessionOptions], le
     assert options(level=level).graph_optimization_level == getattr(ort.GraphOptimizationLevel, meaning)
 
 
+@pytest.mark.parametrize(
+    ("configured", "instances", "machine", "threads"),
+    [
+        (None, [1], {"CORES": "8"}, 8),  # nothing configured: all the cores for the one instance
+        ("1", [2], {"CORES": "8"}, 4),  # what the exporter writes says nothing about this machine
+        ("1", [2], {"CORES": "2"}, 1),
+        ("1", [2], {"CORES": "1"}, 1),  # never none
+        ("1", [2, 1], {"CORES": "7"}, 2),  # groups of instances count together
+        ("3", [2], {"CORES": "16"}, 3),  # a configuration that says more stands
+        ("3", [2], {"CORES": "16", "THREADS": "5"}, 5),  # unless this run was asked for something else
+        ("1", [2], {"CORES": "16", "THREADS": "1"}, 1),
+        ("1", [2], {}, 1),  # another server than the embedded one: as configured
+        (None, [2], {}, 0),
+    ],
+)
+def test_an_instance_gets_its_share_of_the_cores_unless_told_otherwise(
+    configured: str | None,
+    instances: list[int],
+    machine: dict[str, str],
+    threads: int,
+    *,
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CORES", "THREADS"):
+        monkeypatch.setenv(f"RADSERVE_{name}", machine.get(name, ""))
+    parameters = {} if configured is None else {"intra_op_thread_count": {"string_value": configured}}
+    config = {"parameters": parameters, "instance_group": [{"count": count} for count in instances]}
+    assert backend._session_options(config).intra_op_num_threads == threads
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_cancelled_requests_are_not_run(backend: Any, count: int) -> None:
     model = backend.TritonPythonModel()  # without a session: running anything would raise
@@ -106,15 +137,20 @@ class _Session:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], tuple[int, ...]]] = []
+        self.fed: list[np.ndarray[Any, Any]] = []
 
     def run(self, names: list[str], feeds: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         self.calls.append((names, feeds["X"].shape))
-        return [feeds["X"] for _ in names]
+        self.fed.append(feeds["X"])
+        return [feeds["X"].copy() for _ in names]
 
 
-def _request(rows: int, *wanted: str) -> SimpleNamespace:
-    tensor = SimpleNamespace(name=lambda: "X", as_numpy=lambda: np.zeros((rows, 2), np.float32))
-    return SimpleNamespace(is_cancelled=lambda: False, inputs=lambda: [tensor], requested_output_names=lambda: wanted)
+def _request(rows: int, *wanted: str, array: np.ndarray[Any, Any] | None = None) -> SimpleNamespace:
+    sent = np.zeros((rows, 2), np.float32) if array is None else array
+    tensor = SimpleNamespace(name=lambda: "X", as_numpy=lambda: sent)
+    return SimpleNamespace(
+        is_cancelled=lambda: False, inputs=lambda: [tensor], requested_output_names=lambda: list(wanted)
+    )
 
 
 def _model(backend: Any, *, batched: bool) -> tuple[Any, _Session]:
@@ -134,3 +170,62 @@ def test_without_batch_axis_each_request_is_run_by_itself(backend: Any) -> None:
     model, session = _model(backend, batched=False)
     model.execute([_request(1, "Y"), _request(3, "Y", "Z")])
     assert session.calls == [(["Y"], (1, 2)), (["Y", "Z"], (3, 2))]
+
+
+def _answers(responses: list[Any]) -> list[np.ndarray[Any, Any]]:
+    """The first output of each."""
+    return [response.args[0][0].args[1] for response in responses]
+
+
+def test_batches_use_the_same_memory_again(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    for rows in (3, 2, 3):
+        model.execute([_request(rows, "Y"), _request(1, "Y")])
+    first, *others = session.fed
+    assert all(np.shares_memory(first, other) for other in others)
+
+
+def test_a_larger_batch_gets_more_memory_and_nothing_of_the_one_before(backend: Any) -> None:
+    model, _ = _model(backend, batched=True)
+    generator = np.random.default_rng(3)
+    for rows, kind in ((4, np.float32), (1, np.float64), (50, np.uint8), (7, np.int64), (2, np.float32)):
+        sent = [(generator.random((rows + extra, 2)) * 99).astype(kind) for extra in (0, 3, 1)]
+        found = _answers(model.execute([_request(0, "Y", array=one) for one in sent]))
+        for one, other in zip(sent, found, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_batch_of_nothing_is_a_batch(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    assert [len(one) for one in _answers(model.execute([_request(0, "Y"), _request(0, "Y")]))] == [0, 0]
+    assert session.calls == [(["Y"], (0, 2))]
+
+
+def test_a_request_that_runs_alone_is_not_copied(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    sent = np.ones((2, 2), np.float32)
+    model.execute([_request(0, "Y", array=sent)])
+    assert session.fed[0] is sent
+
+
+@pytest.mark.parametrize(("took_s", "asked"), [(0.001, False), (0.5, True)])
+def test_whether_a_request_was_cancelled_is_asked_where_the_last_run_was_slow(
+    took_s: float, *, asked: bool, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, session = _model(backend, batched=True)
+    now = iter(np.arange(10) * took_s)
+    monkeypatch.setattr(backend, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    model.execute([_request(1, "Y")])
+    cancelled = _request(1, "Y")
+    cancelled.is_cancelled = lambda: True
+    (response,) = model.execute([cancelled])
+    assert hasattr(response, "error") == asked
+    assert len(session.calls) == (1 if asked else 2)
+
+
+def test_an_output_with_other_rows_than_the_input_is_split_for_nobody(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    model._session = SimpleNamespace(run=lambda names, feeds: [value[:1] for value in session.run(names, feeds)])
+    found = _answers(model.execute([_request(0, "Y", array=np.full((1, 2), row, np.float32)) for row in (1, 2)]))
+    assert [one.tolist() for one in found] == [[[1, 1]], [[2, 2]]]  # each was run alone

@@ -8,7 +8,12 @@ Runs inside Triton's stub: it may import nothing of radserve.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
+import time
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -38,6 +43,11 @@ _ONNX_TYPES = {
     "TYPE_FP64": "tensor(double)",
     "TYPE_STRING": "tensor(string)",
 }
+# Whether a request was cancelled, the server must be asked, a trip of tens of microseconds for each request:
+# more than a small model's run. In its queue the server itself drops the cancelled ones.
+_WORTH_ASKING_S = 0.01
+# What the embedded server says of this machine: its cores, and the threads of each instance if they are asked for.
+_CORES, _THREADS = "RADSERVE_CORES", "RADSERVE_THREADS"
 _LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -51,6 +61,13 @@ class ConfigError(ValueError):
 
 class TritonPythonModel:
     """One instance of one model; Triton calls its methods."""
+
+    # Whether the last run was slow: see _WORTH_ASKING_S.
+    _asks = True
+
+    def __init__(self) -> None:
+        """Memory for batches: none yet."""
+        self._rooms: dict[str, NDArray[np.uint8]] = {}
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph and compare it with the configuration.
@@ -72,7 +89,12 @@ class TritonPythonModel:
         if args.get("model_instance_kind") == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
         # ONNX Runtime itself refuses external data outside the graph's folder, links included.
-        self._session = ort.InferenceSession(str(path), _session_options(config), providers=providers)
+        options = _session_options(config)
+        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        count = _instances(config)
+        pb_utils.Logger.log_info(
+            f"{config.get('name')}: {count} instances, intra_op_num_threads {options.intra_op_num_threads} each"
+        )
         _check_tensors("input", config.get("input", []), self._session.get_inputs(), batched=self._batched)
         _check_tensors("output", config.get("output", []), self._session.get_outputs(), batched=self._batched)
         if unset := {entry.name for entry in self._session.get_inputs()} - set(self._input_types):
@@ -88,12 +110,10 @@ class TritonPythonModel:
         Returns:
             One response per request, in their order.
         """
-        if len(requests) == 1:
-            return [self._answer_one(requests[0])]
         responses: list[Any] = [None] * len(requests)
-        groups: dict[object, list[tuple[int, Tensors]]] = {}
+        groups: dict[object, list[tuple[int, Any, Tensors]]] = {}
         for index, request in enumerate(requests):
-            if request.is_cancelled():
+            if self._asks and request.is_cancelled():
                 responses[index] = _failure("the request was cancelled", pb_utils.TritonError.CANCELLED)
                 continue
             try:
@@ -102,67 +122,74 @@ class TritonPythonModel:
                 responses[index] = _failure(error)
                 continue
             # Without a batch axis there is nothing to concatenate along.
-            key: object = tuple(array.shape[1:] for array in feeds.values()) if self._batched else index
-            groups.setdefault(key, []).append((index, feeds))
+            key: object = tuple([array.shape[1:] for array in feeds.values()]) if self._batched else index
+            groups.setdefault(key, []).append((index, request, feeds))
         for group in groups.values():
-            members = [requests[index] for index, _ in group]
-            answers = self._answer_group(members, [feeds for _, feeds in group])
-            for (index, _), response in zip(group, answers, strict=True):
+            indices, members, feeds_of = zip(*group, strict=True)
+            for index, response in zip(indices, self._answers(members, feeds_of), strict=True):
                 responses[index] = response
         return responses
 
-    def _answer_one(self, request: Any) -> Any:  # noqa: ANN401 - Triton's class exists in the stub only
-        if request.is_cancelled():
-            return _failure("the request was cancelled", pb_utils.TritonError.CANCELLED)
+    def _answers(self, requests: Sequence[Any], feeds: Sequence[Tensors]) -> list[Any]:
+        if len(requests) > 1:
+            # If it fails, one bad item must not take its neighbours: each alone tells which it is.
+            with contextlib.suppress(Exception):
+                return self._run_together(requests, feeds)
+        return [self._run_alone(request, own) for request, own in zip(requests, feeds, strict=True)]
+
+    def _run_alone(self, request: Any, feeds: Tensors) -> Any:  # noqa: ANN401 - Triton's class exists in the stub only
         try:
-            return self._run_alone(request, self._feeds(request))
+            names = self._requested([request])
+            return _response(names, self._run(names, feeds))
         except Exception as error:  # noqa: BLE001 - an exception here would fail the whole batch
             return _failure(error)
 
-    def _answer_group(self, requests: list[Any], feeds: list[Tensors]) -> list[Any]:
-        if len(requests) == 1:
-            return [_guarded(lambda: self._run_alone(requests[0], feeds[0]))]
-        try:
-            return self._run_together(requests, feeds)
-        except Exception:  # noqa: BLE001 - one bad item must not take its neighbours: find out which it is
-            return [
-                _guarded(lambda request=request, own=own: self._run_alone(request, own))  # type: ignore[misc]
-                for request, own in zip(requests, feeds, strict=True)
-            ]
-
-    def _run_alone(self, request: Any, feeds: Tensors) -> Any:  # noqa: ANN401
-        names = self._requested([request])
-        values = dict(zip(names, self._session.run(names, feeds), strict=True))
-        return _response(values)
-
-    def _run_together(self, requests: list[Any], feeds: list[Tensors]) -> list[Any]:
-        batch = {name: np.concatenate([one[name] for one in feeds]) for name in feeds[0]}
-        sizes = [len(next(iter(one.values()))) for one in feeds]
+    def _run_together(self, requests: Sequence[Any], feeds: Sequence[Tensors]) -> list[Any]:
+        batch = {name: self._joined(name, [one[name] for one in feeds]) for name in feeds[0]}
+        ends = list(accumulate(len(next(iter(one.values()))) for one in feeds))
         names = self._requested(requests)
-        values = dict(zip(names, self._session.run(names, batch), strict=True))
-        for name, value in values.items():
-            if len(value) != sum(sizes):
-                msg = f"output {name} has {len(value)} rows for {sum(sizes)} of input"
+        values = self._run(names, batch)
+        for name, value in zip(names, values, strict=True):
+            if len(value) != ends[-1]:
+                msg = f"output {name} has {len(value)} rows for {ends[-1]} of input"
                 raise ConfigError(msg)
-        responses, start = [], 0
-        for size in sizes:
-            responses.append(_response({name: value[start : start + size] for name, value in values.items()}))
-            start += size
-        return responses
+        # Views of the outputs: the stub copies each into shared memory before it asks for the next batch.
+        return [
+            _response(names, [value[start:end] for value in values])
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
-    def _requested(self, requests: list[Any]) -> list[str]:
-        wanted = {name for request in requests for name in request.requested_output_names()}
+    def _run(self, names: list[str], feeds: Tensors) -> list[NDArray[Any]]:
+        began = time.perf_counter()
+        values: list[NDArray[Any]] = self._session.run(names, feeds)
+        self._asks = time.perf_counter() - began > _WORTH_ASKING_S
+        return values
+
+    def _joined(self, name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """All rows in one array, in memory that every batch uses again."""
+        first = arrays[0]
+        if first.dtype.hasobject:
+            return np.concatenate(arrays)
+        shape = (sum(map(len, arrays)), *first.shape[1:])
+        size = math.prod(shape) * first.itemsize
+        room = self._rooms.get(name)
+        if room is None or room.nbytes < size:
+            room = self._rooms[name] = np.empty(size, np.uint8)
+        return np.concatenate(arrays, out=room[:size].view(first.dtype).reshape(shape))
+
+    def _requested(self, requests: Sequence[Any]) -> list[str]:
+        wanted = set(requests[0].requested_output_names()).union(
+            *[request.requested_output_names() for request in requests[1:]]
+        )
         return [name for name in self._outputs if name in wanted]
 
     def _feeds(self, request: Any) -> Tensors:  # noqa: ANN401
         feeds = {}
         for tensor in request.inputs():
-            array = tensor.as_numpy()
-            if self._input_types[tensor.name()] == "TYPE_STRING":
-                array = _decoded(tensor.name(), array)
-            feeds[tensor.name()] = array
+            name, array = tensor.name(), tensor.as_numpy()
+            feeds[name] = _decoded(name, array) if self._input_types[name] == "TYPE_STRING" else array
         # A fixed order makes the shapes of two requests comparable.
-        return {name: feeds[name] for name in self._input_types if name in feeds}
+        return feeds if len(feeds) == 1 else {name: feeds[name] for name in self._input_types if name in feeds}
 
 
 def _graph_file(folder: Path, filename: str) -> Path:
@@ -180,7 +207,7 @@ def _session_options(config: dict[str, Any]) -> ort.SessionOptions:
     """NVIDIA's names; ``session.*`` entries go to ONNX Runtime as they are."""
     given = {name: entry["string_value"] for name, entry in config.get("parameters", {}).items()}
     options = ort.SessionOptions()
-    options.intra_op_num_threads = _integer(given, "intra_op_thread_count", 0)
+    options.intra_op_num_threads = _threads(config, given)
     options.inter_op_num_threads = _integer(given, "inter_op_thread_count", 0)
     if _integer(given, "execution_mode", 0) == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
@@ -194,6 +221,24 @@ def _session_options(config: dict[str, Any]) -> ort.SessionOptions:
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     return options
+
+
+def _threads(config: dict[str, Any], given: dict[str, str]) -> int:
+    """Intra-op threads of this instance.
+
+    A configuration of 1, which the exporter writes where nothing else is asked
+    for, or of none says nothing about this machine: there an instance gets its
+    share of the cores.
+    """
+    configured = _integer(given, "intra_op_thread_count", 0)
+    asked, cores = (int(os.environ.get(name) or 0) for name in (_THREADS, _CORES))
+    if asked:
+        return asked
+    return configured if configured > 1 or not cores else max(1, cores // _instances(config))
+
+
+def _instances(config: dict[str, Any]) -> int:
+    return max(1, sum(int(group.get("count", 1)) for group in config.get("instance_group", [])))
 
 
 def _integer(given: dict[str, str], name: str, default: int) -> int:
@@ -244,17 +289,9 @@ def _decoded(name: str, array: NDArray[np.object_]) -> NDArray[np.object_]:
     return decoded.reshape(array.shape)
 
 
-def _response(values: Tensors) -> Any:  # noqa: ANN401
+def _response(names: Sequence[str], values: Sequence[NDArray[Any]]) -> Any:  # noqa: ANN401
     # The stub drops those that this request did not ask for.
-    tensors = [pb_utils.Tensor(name, value) for name, value in values.items()]
-    return pb_utils.InferenceResponse(output_tensors=tensors)
-
-
-def _guarded(run: Callable[[], Any]) -> Any:  # noqa: ANN401
-    try:
-        return run()
-    except Exception as error:  # noqa: BLE001 - an exception here would fail the whole batch
-        return _failure(error)
+    return pb_utils.InferenceResponse([pb_utils.Tensor(*named) for named in zip(names, values, strict=True)])
 
 
 def _failure(error: Exception | str, code: int | None = None) -> Any:  # noqa: ANN401
