@@ -40,9 +40,10 @@ demo: .venv/.serve ## Serve the reference models and send them real files
 setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
 
 .PHONY: system-packages
-system-packages: .venv-dev/.dev # what the tests compare with, and what Triton's stub needs
+system-packages: .venv-dev/.dev # what the tests compare with and look at pages with, and what Triton's stub needs
 	@deploy/requirements/libpython .venv-dev
 	{ command -v dcmj2pnm && command -v dciodvfy && command -v openssl; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools openssl
+	command -v chromium >/dev/null || deploy/requirements/apt --no-install-recommends chromium
 
 .PHONY: lint
 lint: .venv-dev/.dev ## Style, types, and who imports whom
