@@ -254,6 +254,28 @@ def test_what_a_model_fails_on_fails_alone_and_is_asked_about_twice_at_most(
     assert sum("report 3" in texts_of(request) for request in server.requests) <= 2
 
 
+def test_what_a_model_refuses_with_others_and_dies_of_alone_is_not_asked_about_again() -> None:
+    server = Server()
+
+    def act(texts: list[str], endpoint: str) -> None:
+        if "report 3" in texts:
+            raise rejected(endpoint) if len(texts) > 1 else died(endpoint)
+
+    server.act = act
+    answers = numbers(asked("async", server, retry=RetryPolicy(attempts=4)))
+    assert answers[3] is InferenceFailedError
+    assert server.batches == [COUNT] + [1] * COUNT
+
+
+@both
+def test_those_who_gathered_are_sent_as_soon_as_a_request_ends(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("radserve._codec._coalesce._HELD_S", 60.0)
+    monkeypatch.setattr("radserve._codec._coalesce._UNDER_WAY", 0.5)  # one request, of two servers
+    server = Server()
+    assert numbers(asked(kind, server, coalesce=3)) == list(range(COUNT))
+    assert max(server.batches) <= 3
+
+
 def test_after_a_death_each_is_sent_elsewhere_alone() -> None:
     server = Server()
     server.act = failing(died)
