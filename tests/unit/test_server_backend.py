@@ -186,14 +186,16 @@ def test_batches_use_the_same_memory_again(backend: Any) -> None:
 
 
 def test_a_larger_batch_gets_more_memory_and_nothing_of_the_one_before(backend: Any) -> None:
-    model, _ = _model(backend, batched=True)
+    model, session = _model(backend, batched=True)
     generator = np.random.default_rng(3)
-    for rows, kind in ((4, np.float32), (1, np.float64), (50, np.uint8), (7, np.int64), (2, np.float32)):
+    for rows, kind in ((4, np.float32), (1, np.float64), (50, np.uint8), (7, np.int64), (2, object), (2, np.float32)):
+        session.calls.clear()
         sent = [(generator.random((rows + extra, 2)) * 99).astype(kind) for extra in (0, 3, 1)]
         found = _answers(model.execute([_request(0, "Y", array=one) for one in sent]))
         for one, other in zip(sent, found, strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
+        assert session.calls == [(["Y"], (3 * rows + 4, 2))]  # none was run alone
 
 
 def test_a_batch_of_nothing_is_a_batch(backend: Any) -> None:
