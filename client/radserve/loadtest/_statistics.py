@@ -20,7 +20,7 @@ _STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-_NORMAL = 1.959964
+NORMAL = 1.959964
 
 
 def rank_of(n: int, percent: float) -> int:
@@ -70,8 +70,13 @@ def mean_of(values: Sequence[float]) -> Estimate:
     if not freedom:
         return Estimate(value=mean)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / freedom / len(values))
-    factor = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
+    factor = student(freedom)
     return Estimate(value=mean, low=mean - factor * spread, high=mean + factor * spread)
+
+
+def student(freedom: int) -> float:
+    """How many standard errors a 95 % interval goes to each side."""
+    return _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else NORMAL + (NORMAL**3 + NORMAL) / (4 * freedom)
 
 
 def agree(values: Sequence[float | None], tolerance: float) -> bool:
