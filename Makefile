@@ -43,7 +43,7 @@ setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
 system-packages: .venv-dev/.dev # what the tests compare with and look at pages with, and what Triton's stub needs
 	@deploy/requirements/libpython .venv-dev
 	{ command -v dcmj2pnm && command -v dciodvfy && command -v openssl; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools openssl
-	command -v chromium >/dev/null || deploy/requirements/apt --no-install-recommends chromium
+	command -v chromium >/dev/null || deploy/requirements/apt --no-install-recommends chromium || echo "without Chromium nobody looks at the load test's page" >&2
 
 .PHONY: lint
 lint: .venv-dev/.dev ## Style, types, and who imports whom
