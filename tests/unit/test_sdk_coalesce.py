@@ -104,7 +104,7 @@ class Run:
         elif event == "take":
             self._take()
         elif event == "finish" and self._under_way:
-            self.meeting.finish(self._under_way.pop(0))
+            self.meeting.finish(self._under_way.pop(0), is_answered=True)
         elif event in ("discard", "give up") and self.added and not self._is_settled(self.added[-1]):
             self.gone.append(self.added[-1])
             assert event == "give up" or self.meeting.discard(self.added[-1])
@@ -114,7 +114,7 @@ class Run:
             self._clock.now += (self.meeting.due_s() or 0) + 1e-6
             self._take()
         for group in self._under_way:
-            self.meeting.finish(group)
+            self.meeting.finish(group, is_answered=True)
 
     def _take(self) -> None:
         group = self.meeting.take(lambda item: item not in self.gone)
@@ -169,7 +169,7 @@ def test_while_enough_are_under_way_others_gather(endpoints: int, at_once: int) 
     gathered = [waiting(meeting) for _ in range(3)]
     assert meeting.take() is None
     assert under_way[0] is not None
-    meeting.finish(under_way[0])
+    meeting.finish(under_way[0], is_answered=True)
     group = meeting.take()
     assert group is not None
     assert group.items == gathered
@@ -243,7 +243,7 @@ def test_little_time_is_what_four_slow_requests_take_until_they_are_forgotten() 
     slow = meeting.take()
     assert slow is not None
     clock.now += 2
-    meeting.finish(slow)
+    meeting.finish(slow, is_answered=True)
     assert meeting.item(MODELS[1], floats(), call(7.5), frozenset()) is None
     assert meeting.item(MODELS[1], floats(), call(9), frozenset()) is not None
     assert meeting.item(MODELS[2], floats(), call(7.5), frozenset()) is not None

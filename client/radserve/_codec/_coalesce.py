@@ -4,7 +4,8 @@ Small requests cost a server, and Python, more than the inference in them. So
 calls of one client that wait at the same time are sent as one request: at once
 where few are under way, else as soon as one of these is answered, as many wait
 as go into one, or the first has waited for 5 ms. A call that comes alone is
-sent alone and at once.
+sent alone and at once. All are, of a model that answers no more in a second if
+its requests are shared: see ``Pace``.
 
 Never in one request: inputs for several contracts or of several shapes, calls
 of several priorities, and calls that would suffer from others: urgent ones, and
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from radserve._codec._decode import Answer, to_answer
 from radserve._codec._flow import Ask, Infer
 from radserve._codec._item import Item
+from radserve._codec._pace import Pace
 from radserve._codec._wire import to_joint_request
 from radserve.errors import DeadlineExceededError, Retry, ServerError, ServerOverloadedError, UnauthenticatedError
 from radserve.options import Priority
@@ -52,13 +54,17 @@ class Group:
     Attributes:
         items: The items.
         sent: When.
+        way: By what the model's ``Pace`` knows it.
+        rows: All of its items'.
     """
 
-    __slots__ = ("items", "sent")
+    __slots__ = ("items", "rows", "sent", "way")
 
-    def __init__(self, items: list[Item], sent: float) -> None:
+    def __init__(self, items: list[Item], sent: float, way: int) -> None:
         self.items = items
         self.sent = sent
+        self.way = way
+        self.rows = sum(item.rows for item in items)
 
     @property
     def request_id(self) -> str:
@@ -77,7 +83,7 @@ class Group:
         request = to_joint_request(
             contract,
             [item.contents for item in self.items],
-            [(sum(item.rows for item in self.items), *shape) for shape in first.key[3:]],
+            [(self.rows, *shape) for shape in first.key[3:]],
             request_id=self.request_id,
             priority=first.call.priority,
             queue_timeout_s=remaining_s,
@@ -90,8 +96,7 @@ class Group:
         Raises:
             InferenceFailedError: The answer cannot be trusted.
         """
-        rows = sum(item.rows for item in self.items)
-        whole = to_answer(self.items[0].contract, reply.message, batch_size=rows, request_id=self.request_id)
+        whole = to_answer(self.items[0].contract, reply.message, batch_size=self.rows, request_id=self.request_id)
         if len(self.items) == 1:
             return [whole]
         answers, first = [], 0
@@ -144,6 +149,7 @@ class Coalescer:
         self._clock = clock
         self._lanes: dict[Key, _Lane] = {}
         self._slowest: dict[str, tuple[float, float]] = {}
+        self._paces: dict[str, Pace] = {}
 
     def __len__(self) -> int:
         return sum(len(lane.items) for lane in self._lanes.values())
@@ -157,7 +163,7 @@ class Coalescer:
         if call.deadline.remaining_or_zero_s() < max(_SHORTEST_S, _ROUNDS * self._slowest_s(contract)):
             return None
         item = Item(contract, arrays, call, avoid)
-        has_room = item.rows < self._room(item) and 2 * item.size <= self._largest_bytes
+        has_room = item.rows < self._room(contract) and 2 * item.size <= self._largest_bytes
         return item if has_room else None
 
     def add(self, item: Item) -> None:
@@ -190,7 +196,9 @@ class Coalescer:
         if not due:
             return None
         key, lane = min(due, key=lambda one: one[1].items[0].since)
-        room, size = self._room(lane.items[0]), 0
+        contract = lane.items[0].contract
+        pace = self._pace(contract)
+        room, size = self._room(contract) if pace.shares else 1, 0
         items: list[Item] = []
         while lane.items:
             item = lane.items[0]
@@ -208,19 +216,21 @@ class Coalescer:
         for item in items:
             item.is_shared = len(items) > 1
         lane.under_way += 1
-        return Group(items, now)
+        sent = pace.sent(sum(item.rows for item in items), now, waiting=lane.rows)
+        return Group(items, now, sent)
 
     def due_s(self) -> float | None:
         """In how many seconds ``take`` gives a request even if none is finished until then; None: never."""
         oldest = [lane.items[0].since for lane in self._lanes.values() if lane.items]
         return max(0.0, min(oldest) + _HELD_S - self._clock()) if oldest else None
 
-    def finish(self, group: Group) -> None:
+    def finish(self, group: Group, *, is_answered: bool) -> None:
         """A request was answered, or failed."""
         first = group.items[0]
         lane = self._lanes[first.key]
         lane.under_way -= 1
         now = self._clock()
+        self._pace(first.contract).ended(group.way, group.rows, now, is_answered=is_answered)
         if now - group.sent >= self._slowest_s(first.contract):
             self._slowest[first.contract.sha256] = now - group.sent, now
         self._drop_if_idle(first.key, lane)
@@ -232,10 +242,20 @@ class Coalescer:
 
     def _is_due(self, lane: _Lane, now: float) -> bool:
         first = lane.items[0]
-        return lane.under_way < self._under_way or lane.rows >= self._room(first) or now - first.since >= _HELD_S
+        return (
+            lane.under_way < self._under_way
+            or lane.rows >= self._room(first.contract)
+            or now - first.since >= _HELD_S
+            or not self._pace(first.contract).shares
+        )
 
-    def _room(self, item: Item) -> int:
-        return min(self._most, item.contract.max_batch_size)
+    def _room(self, contract: Contract) -> int:
+        return min(self._most, contract.max_batch_size)
+
+    def _pace(self, contract: Contract) -> Pace:
+        if contract.sha256 not in self._paces:
+            self._paces[contract.sha256] = Pace()
+        return self._paces[contract.sha256]
 
     def _drop_if_idle(self, key: Key, lane: _Lane) -> None:
         if not lane.items and not lane.under_way:

@@ -95,6 +95,8 @@ def to_answer(
 
 def _fits(contract: Contract, tensor: TensorSpec, shape: tuple[int, ...], batch_size: int) -> bool:
     want = (batch_size, *tensor.dims) if contract.max_batch_size else tensor.dims
+    if shape == want:
+        return True
     return len(shape) == len(want) and all(dim in (-1, have) for have, dim in zip(shape, want, strict=True))
 
 

@@ -73,6 +73,7 @@ class Meeting:
         self._send_due()
 
     async def _send(self, group: Group) -> None:
+        is_answered = False
         try:
             ask = group.ask()
             answers = group.answers(await self._call(ask))
@@ -85,13 +86,14 @@ class Meeting:
                 if not item.waiter.done():
                     item.waiter.set_exception(group.error_of(item, error))
         else:
+            is_answered = True
             for item, answer in zip(group.items, answers, strict=True):
                 if not item.waiter.done():
                     item.waiter.set_result(answer)
         finally:
             for item in group.items:
                 del self._sending[item]
-            self._coalescer.finish(group)
+            self._coalescer.finish(group, is_answered=is_answered)
             self._send_due()
 
 

@@ -54,13 +54,15 @@ class Meeting:
 
     def _send(self, group: Group) -> None:
         outcomes: list[Answer | BaseException]
+        is_answered = False
         try:
             ask = group.ask()
             outcomes = list(group.answers(self._transport.call(ask.call, timeout_s=ask.timeout_s)))
+            is_answered = True
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is those who wait that are to know
             outcomes = [group.error_of(item, error) for item in group.items]
         with self._changed:
             for item, outcome in zip(group.items, outcomes, strict=True):
                 item.waiter = outcome
-            self._coalescer.finish(group)
+            self._coalescer.finish(group, is_answered=is_answered)
             self._changed.notify_all()
