@@ -12,6 +12,8 @@ from rich.text import Text
 from radserve.cli._options import wide_console
 from radserve.cli._show import printable
 from radserve.loadtest import Ending
+from radserve.loadtest._figures import Percentile
+from radserve.loadtest._words import load_of, percentile_of, state_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,14 +27,9 @@ _NONE = "-"
 
 
 class Live:
-    """A line on standard error, where it is a terminal, that says how far a run is; a context.
+    """A line on standard error, where it is a terminal, that says how far a run is; a context."""
 
-    Args:
-        plan: What was asked.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self) -> None:
         console = Console(stderr=True)
         self._status = console.status(Text("starting"), refresh_per_second=4) if console.is_terminal else None
 
@@ -47,19 +44,19 @@ class Live:
         if self._status is not None:
             self._status.stop()
 
-    def show(self, window: Window | None) -> None:
-        """Show the newest window; None while warming up."""
+    def show(self, plan: Plan, window: Window | None) -> None:
+        """Show a run's newest window; None while warming up."""
         if self._status is None:
             return
         if window is None:
             self._begin = time.monotonic()
-            line = f"warming up, {self._plan.warm_up_s:g} s"
+            line = f"{load_of(plan)}: warming up, {plan.warm_up_s:g} s"
         else:
             measured_s = window.begin_s + window.seconds
-            rate = window.requests * self._plan.inputs_per_request / window.seconds
+            rate = window.requests * plan.inputs_per_request / window.seconds
             line = (
-                f"{measured_s:.0f} of at most {self._plan.budget_s:.0f} s: {rate:.1f} inferences/s,"
-                f" p50 {_ms(window.p50_s)}, p{self._plan.percentile:g} {_ms(window.percentile_s)}"
+                f"{load_of(plan)}: {measured_s:.0f} of at most {plan.budget_s:.0f} s: {rate:.1f} inferences/s,"
+                f" p50 {_ms(window.p50_s)}, p{plan.percentile:g} {_ms(window.percentile_s)}"
                 + (f", {window.failed} failed" if window.failed else "")
             )
         self._status.update(Text(line))
@@ -75,6 +72,43 @@ def print_run(report: Report, run: Run) -> None:
         console.print(_steps(run.steps))
     for line in _lines(report, run):
         console.print(printable(line), highlight=False, soft_wrap=True)
+
+
+def print_runs(report: Report) -> None:
+    """Print several runs, a line each, and what the search among them found."""
+    console = wide_console()
+    numbers = ("inferences/s", "p50 ms", "p95 ms", "p99 ms", "failed")
+    table = Table("load", *(Column(name, justify="right") for name in numbers), "state", "windows")
+    for run in report.runs:
+        figures = run.figures
+        tails = [figures and percentile_of(figures, percent) for percent in (50.0, 95.0, 99.0)]
+        table.add_row(
+            load_of(run.plan),
+            _NONE if figures is None else f"{figures.inferences_per_s.value:.4g}",
+            *(f"{1e3 * tail.latency_s.value:.4g}" if isinstance(tail, Percentile) else _NONE for tail in tails),
+            f"{run.totals.failed}",
+            state_of(run),
+            "agree" if run.is_stable else "do not agree",
+        )
+    console.print(table)
+    for run in report.runs:
+        for line in (*run.invalid, *(f"{one.count} x {one.type}: {one.message}" for one in run.errors)):
+            console.print(printable(f"{load_of(run.plan)}: {line}"), highlight=False, soft_wrap=True)
+    if report.search is not None:
+        found, goal = report.search, f"p{report.search.percent:g} within {1e3 * report.search.latency_s:g} ms"
+        told = "no rate" if found.rate is None else f"{found.rate:g} requests/s"
+        console.print(printable(f"highest rate with {goal}: {told}; {found.limit}"), highlight=False, soft_wrap=True)
+
+
+def problem_of_all(report: Report) -> str | None:
+    """One line where several runs do not tell what was asked."""
+    if report.search is not None:
+        return None if report.search.rate is not None else f"no rate was found: {report.search.limit}"
+    if partial := next((run for run in report.runs if run.is_partial), None):
+        return problem_of(partial)
+    if not any(run.figures is not None and run.is_reached for run in report.runs):
+        return problem_of(report.runs[0])
+    return None
 
 
 def problem_of(run: Run) -> str | None:

@@ -3,58 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections import Counter
+import time
 from datetime import datetime, timezone
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radserve.cli._inputs import Inputs as Named
-from radserve.cli._loadtest_show import Live, print_run, problem_of
+from radserve.cli._loadtest_compare import print_comparison
+from radserve.cli._loadtest_inputs import payloads_for
+from radserve.cli._loadtest_runs import Asked, Files, Target, goal_of, measure_in_turn, refuse_together
+from radserve.cli._loadtest_show import print_run, print_runs, problem_of, problem_of_all
 from radserve.cli._options import Config, Insecure, Timeout, TlsCa, TlsCert, TlsKey, Url, documented, options_of
 from radserve.cli.predict import Urgency  # noqa: TC001 - typer reads the annotations
 from radserve.client import Client
 from radserve.errors import InputError
 from radserve.loadtest import (
     Ending,
-    Inputs,
-    Plan,
+    RateSearch,
     Report,
     Scenario,
-    dump_report,
-    mean_bytes,
-    measure,
-    payloads_of,
-    rows_of,
-    synthetic,
+    climb,
+    concurrencies,
+    sweep,
     this_machine,
 )
-from radserve.loadtest._figures import ErrorCount
 from radserve.options import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from radserve.cli._inputs import Item
+    from radserve.cli._loadtest_inputs import Arrays
     from radserve.client import Model
-    from radserve.contracts import Contract
-    from radserve.loadtest import Run, Window
+    from radserve.loadtest import Run
     from radserve.options import ClientOptions
 
-    Arrays = dict[str, NDArray[Any]]
-
 _INTERRUPTED = 130
-_MOST_WORKERS = 8
 
 
 @documented
 def loadtest(
-    model: Annotated[str, typer.Argument(help="The public model's name; see 'radserve models'.")],
+    model: Annotated[str | None, typer.Argument(help="The public model's name; see 'radserve models'.")] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -104,8 +93,30 @@ def loadtest(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of arrival times and made inputs; 0.")] = None,
     priority: Annotated[Urgency | None, typer.Option("--priority", help="How urgent the requests are.")] = None,
+    sweep_over: Annotated[
+        str | None,
+        typer.Option("--sweep", metavar="1,2,4,8", help="Measure with each of these concurrencies in turn."),
+    ] = None,
+    find_max_rate: Annotated[
+        bool, typer.Option("--find-max-rate", help="Search for the highest rate that meets --slo (server).")
+    ] = False,
+    slo: Annotated[
+        str | None, typer.Option("--slo", metavar="p99=50ms", help="How fast answers must be for --find-max-rate.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="A.json B.json", help="Say whether two reports differ; measures nothing."),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured to this file.")
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a line for each run, and NAME.windows.csv beside it."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with pictures, which needs no other file."),
     ] = None,
     timeout: Timeout = None,
     insecure: Insecure = False,
@@ -123,40 +134,89 @@ def loadtest(
     Example: radserve loadtest chest_xray --url localhost:8001 --concurrency 8 --json run.json
 
     More: --rate 50 sends at random times, however slow the answers; --scenario single-stream
-    study/ sends real files one at a time; --scenario offline asks for the most throughput.
+    study/ sends real files one at a time; --scenario offline asks for the most throughput; --sweep 1,2,4,8
+    --html load.html draws throughput against latency; --find-max-rate --slo p99=50ms finds what the server stands;
+    --compare before.json after.json says whether a change is real.
     """
+    files = Files(json, csv, html)
+    if compare is not None:
+        _refuse_beside_compare(model=model, sweep=sweep_over, find_max_rate=find_max_rate, csv=csv, html=html)
+        files.check()
+        print_comparison(*compare, json)
+        return
+    if model is None:
+        msg = "name the model, or two reports with --compare"
+        raise typer.BadParameter(msg)
     options = options_of(
         url, timeout=timeout, insecure=insecure, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, config=config
     )
-    if json is not None and not json.absolute().parent.is_dir():
-        msg = f"there is no folder {json.parent} to write {json.name} to"
-        raise InputError(msg)
-    how = scenario or (Scenario.CLOSED_LOOP if rate is None else Scenario.SERVER)
-    given = {
-        "concurrency": concurrency,
-        "rate": rate,
-        "inputs_per_request": batch,
-        "percentile": percentile,
-        "warm_up_s": warm_up,
-        "window_s": window,
-        "tolerance": tolerance,
-        "longest_s": longest,
-        "duration_s": duration,
-        "workers": workers or _workers(how, concurrency),
-        "seed": seed,
-        "priority": None if priority is None else int(Priority[priority.name]),
-        "timeout_s": options.timeout_s,
-    }
+    files.check()
+    refuse_together(find_max_rate=find_max_rate, sweep=sweep_over)
+    refuse_together(find_max_rate=find_max_rate, percentile=percentile)
+    refuse_together(sweep=sweep_over, concurrency=concurrency)
+    refuse_together(sweep=sweep_over, rate=rate)
+    goal = goal_of(slo, is_search=find_max_rate)
+    asked = Asked(
+        scenario=scenario or (Scenario.CLOSED_LOOP if rate is None and goal is None else Scenario.SERVER),
+        given={
+            "concurrency": concurrency,
+            "rate": rate,
+            "inputs_per_request": batch,
+            "percentile": percentile if goal is None else goal.percent,
+            "warm_up_s": warm_up,
+            "window_s": window,
+            "tolerance": tolerance,
+            "longest_s": longest,
+            "duration_s": duration,
+            "workers": workers,
+            "seed": seed,
+            "priority": None if priority is None else int(Priority[priority.name]),
+            "timeout_s": options.timeout_s,
+        },
+        goal=goal,
+        swept=concurrencies(sweep_over) if sweep_over else (),
+    )
+    report, problem = _measured(model, inputs or [], asked, options)
+    is_one = goal is None and not asked.swept
+    print_run(report, report.runs[0]) if is_one else print_runs(report)
+    files.write(report)
+    if any(run.ending is Ending.INTERRUPTED for run in report.runs):
+        raise typer.Exit(_INTERRUPTED)
+    if told := problem or (problem_of(report.runs[0]) if is_one else problem_of_all(report)):
+        raise InputError(told)
+
+
+def _refuse_beside_compare(**options: object) -> None:
+    for name, value in options.items():
+        refuse_together(compare=True, **{name: value})
+
+
+def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOptions) -> tuple[Report, str | None]:
+    """Measure what is asked; the report, and why no more could be measured.
+
+    Raises:
+        RadserveError: Nothing could be measured.
+    """
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with Client(options=options) as client:
         served = client.model(model)
-        plan = Plan.of(how, served.contract, **given)
-        payloads, sent = _payloads(served, inputs or [], plan)
+        plans = asked.plans(served.contract)
+        payloads, sent = payloads_for(served, inputs, plans[0])
         served.infer(payloads[0])  # what is wrong with model or inputs is told before anything is measured
         contract = served.contract
-    with Live(plan) as live:
-        run = asyncio.run(_run(plan, contract, options, payloads, live.show))
-    report = Report(
+        start = asked.given["rate"] or (1.0 if asked.goal is None else _rate_of(served, payloads))
+    search = None if asked.goal is None else RateSearch(asked.goal, start)
+    target = Target(contract, options, payloads)
+    runs: tuple[Run, ...]
+    if search is None:
+        runs, problem = asyncio.run(measure_in_turn(target, lambda measure: sweep(plans, measure)))
+    else:
+        runs, problem = asyncio.run(
+            measure_in_turn(
+                target, lambda measure: climb(search, lambda rate: measure(asked.plan(contract, rate=rate)))
+            )
+        )
+    return Report(
         began=began,
         model=contract.name,
         version=contract.version,
@@ -164,86 +224,13 @@ def loadtest(
         servers=options.endpoints,
         machine=this_machine(),
         inputs=sent,
-        runs=(run,),
-    )
-    print_run(report, run)
-    if json is not None:
-        json.write_bytes(dump_report(report))
-    if run.ending is Ending.INTERRUPTED:
-        raise typer.Exit(_INTERRUPTED)
-    if problem := problem_of(run):
-        raise InputError(problem)
+        runs=runs,
+        search=None if search is None else search.answer(),
+    ), problem
 
 
-def _workers(scenario: Scenario, concurrency: int | None) -> int:
-    """Half of the processors, the other half being the server's where it is on this machine."""
-    if scenario in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM):
-        return 1
-    most = max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2))
-    return min(most, concurrency or 1) if scenario is Scenario.CLOSED_LOOP else most
-
-
-def _payloads(served: Model, names: Sequence[str], plan: Plan) -> tuple[list[Arrays], Inputs]:
-    """What to send, read or made, and a word about it.
-
-    Raises:
-        InputError: None of the files can be used.
-    """
-    contract = served.contract
-    refused: Counter[str] = Counter()
-    messages: dict[str, str] = {}
-    named = Named.of(names, [], contract) if names else None
-
-    def prepared() -> Iterator[Arrays]:
-        for item in named.items if named else ():
-            arrays = _prepared(served, item)
-            if isinstance(arrays, InputError):
-                refused[type(arrays).__name__] += 1
-                messages.setdefault(type(arrays).__name__, f"{item.name}: {arrays}")
-            else:
-                yield arrays
-
-    rows = synthetic(contract, plan.seed) if named is None else rows_of(contract, prepared())
-    if not rows:
-        msg = f"no input can be sent: {next(iter(messages.values()), 'no file was found')}"
-        raise InputError(msg)
-    payloads = payloads_of(contract, rows, plan.inputs_per_request)
-    return payloads, Inputs(
-        is_synthetic=named is None,
-        files=len(named.items) if named else 0,
-        count=len(rows),
-        requests=len(payloads),
-        bytes_per_request=mean_bytes(contract, payloads),
-        refused=tuple(
-            ErrorCount(type=kind, count=count, message=messages[kind]) for kind, count in refused.most_common()
-        ),
-    )
-
-
-def _prepared(served: Model, item: Item) -> Arrays | InputError:
-    source = item.source()
-    try:
-        return source if isinstance(source, InputError) else served.prepare(source)
-    except InputError as error:
-        return error
-
-
-async def _run(
-    plan: Plan,
-    contract: Contract,
-    options: ClientOptions,
-    payloads: Sequence[Arrays],
-    progress: Callable[[Window | None], None],
-) -> Run:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def interrupt() -> None:
-        loop.remove_signal_handler(signal.SIGINT)  # the second one ends all at once
-        stop.set()
-
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    try:
-        return await measure(plan, contract, options, payloads, stop=stop, progress=progress)
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+def _rate_of(served: Model, payloads: Sequence[Arrays]) -> float:
+    """What one request at a time reaches: where a search begins."""
+    begin = time.perf_counter()
+    served.infer(payloads[0])
+    return 1 / (time.perf_counter() - begin)

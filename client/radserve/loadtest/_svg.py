@@ -7,12 +7,13 @@ import re
 import warnings
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from radserve.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -75,6 +76,20 @@ class Picture:
         return [row[0] for row in made]
 
 
+def require_matplotlib() -> ModuleType:
+    """Matplotlib, which the pictures need.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - of an extra
+    except ImportError:
+        extra = "loadtest"
+        raise MissingExtraError(extra, "the report's pictures") from None
+    return mpl
+
+
 @contextmanager
 def picture(key: str, title: str, description: str, *, height: float = 3.0) -> Iterator[Picture]:
     """Draw a picture in this context.
@@ -88,17 +103,14 @@ def picture(key: str, title: str, description: str, *, height: float = 3.0) -> I
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - of an extra
-        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - of an extra
-        from matplotlib.figure import Figure  # noqa: PLC0415 - of an extra
-    except ImportError:
-        extra = "loadtest"
-        raise MissingExtraError(extra, "the report's pictures") from None
+    mpl = require_matplotlib()
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - of an extra
+    from matplotlib.figure import Figure  # noqa: PLC0415 - of an extra
+
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has it
         mpl.rcdefaults()
-        cast("dict[str, Any]", mpl.rcParams).update(_STYLE | {"svg.hashsalt": key})
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": key})
         made = Picture(Figure(figsize=(6.4, height), layout="constrained"))
         yield made
         FigureCanvasSVG(made.figure).print_svg(text := io.StringIO(), metadata=_METADATA)  # type: ignore[no-untyped-call]

@@ -1,0 +1,137 @@
+"""``radserve loadtest --compare``, and options that do not go together; no server is needed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+from support.loads import HOSTILE, PLAN, invalid_run, report_of, run_of
+
+from radserve.cli import main
+from radserve.loadtest import dump_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from radserve.loadtest import Report
+
+    Command = Callable[..., tuple[int, str, str]]
+
+URL = ("--url", "127.0.0.1:1")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["loadtest", *arguments])
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return command
+
+
+def written(folder: Path, name: str, report: Report) -> str:
+    path = folder / name
+    path.write_bytes(dump_report(report))
+    return str(path)
+
+
+def test_a_comparison_is_printed_and_written(run: Command, tmp_path: Path) -> None:
+    before = written(tmp_path, "a.json", report_of([run_of(requests=300)]))
+    after = written(tmp_path, "b.json", report_of([run_of(requests=400, latency_s=0.015, seed=1)], model="other"))
+    status, out, _ = run("--compare", before, after, "--json", "c.json")
+    assert status == 0
+    assert "inferences/s" in out
+    assert "faster" in out
+    assert "note: model is not the same: chest_xray 3, then other 3" in out
+    told = json.loads((tmp_path / "c.json").read_bytes())
+    (load,) = told["loads"]
+    first = load["changes"][0]
+    assert (first["figure"], first["verdict"]) == ("inferences/s", "faster")
+    assert first["ratio"]["value"] == pytest.approx(4 / 3)
+    assert first["ratio"]["low"] <= first["ratio"]["value"] <= first["ratio"]["high"]
+
+
+def test_what_a_report_says_steers_no_terminal(run: Command, tmp_path: Path) -> None:
+    reports = [
+        written(tmp_path, f"{name}.json", report_of([run_of(), replace(invalid_run(), invalid=(HOSTILE,))], model=name))
+        for name in ("\x1b[2J\u202e", "b")
+    ]
+    _, out, err = run("--compare", *reports)
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"{}", "no report of radserve loadtest"),
+        (b"\xff\x00", "no report of radserve loadtest"),
+        (None, "cannot be read: No such file"),
+        (dump_report(report_of([invalid_run()])), "nothing can be compared"),
+        (dump_report(report_of([run_of(replace(PLAN, concurrency=2)), run_of()])), None),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_one_line(
+    run: Command, tmp_path: Path, text: bytes | None, sentence: str | None
+) -> None:
+    good = written(tmp_path, "good.json", report_of())
+    if text is not None:
+        (tmp_path / "other.json").write_bytes(text)
+    status, out, err = run("--compare", good, "other.json")
+    assert status == (0 if sentence is None else 1)
+    if sentence is not None:
+        assert sentence in err
+        assert len(err.strip().splitlines()) == 1
+        assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("name the model",)),
+        (("m", *URL, "--find-max-rate"), ("--slo", "p99=50ms")),
+        (("m", *URL, "--slo", "p99=50ms"), ("--find-max-rate",)),
+        (("m", *URL, "--sweep", "1,2", "--concurrency", "3"), ("--sweep", "--concurrency", "exclude")),
+        (("m", *URL, "--sweep", "1,2", "--rate", "3"), ("--sweep", "--rate", "exclude")),
+        (("m", *URL, "--sweep", "1,2", "--find-max-rate", "--slo", "p99=1s"), ("--find-max-rate", "exclude")),
+        (("m", "--compare", "a.json", "b.json"), ("--compare", "--model", "exclude")),
+        (("--compare", "a.json", "b.json", "--html", "c.html"), ("--compare", "--html", "exclude")),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(
+    run: Command, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert all(word in err for word in words), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--sweep", "1,x"), "1,x is no list of concurrencies: write it as 1,2,4,8"),
+        (("--find-max-rate", "--slo", "50ms"), "50ms is no goal for the latency: write it as p99=50ms"),
+        (("--html", "none/load.html"), "there is no folder none to write load.html to"),
+        (("--csv", "none/load.csv"), "there is no folder none to write load.csv to"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_server_is_asked(
+    run: Command, arguments: tuple[str, ...], sentence: str
+) -> None:
+    status, _, err = run("m", *URL, *arguments)
+    assert status == 1
+    assert sentence in " ".join(err.split())
+
+
+def test_a_page_is_not_promised_without_matplotlib(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    status, _, err = run("m", *URL, "--html", "load.html")
+    assert status == 1
+    assert "'loadtest' extra" in err
