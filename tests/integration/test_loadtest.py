@@ -121,7 +121,8 @@ def test_an_open_loop_sends_what_is_due(server: EmbeddedServer, loadtest: Test) 
     run = done.run
     assert run.plan.percentile == 99
     assert sum(window.due for window in run.windows) == pytest.approx(150, abs=50)
-    assert run.totals.due == run.totals.sent == run.totals.requests
+    assert 0 <= run.totals.due - run.totals.sent <= 1  # what falls due as the run ends may not leave any more
+    assert run.totals.sent == run.totals.requests
     assert run.ending is Ending.DURATION
     assert run.client.lag_p99_s is not None
     if run.figures is not None:  # else this machine had better things to do
