@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from radserve._codec import Prepare, Prepared
 
 START_S = 1.0  # processor time to start a worker, about
-LEAST_S = 0.002  # processor time for an input from which the way to a worker and back counts little
+LEAST_S = 0.004  # processor time for an input from which the way to a worker and back counts little
 
 
 class Preparing:
