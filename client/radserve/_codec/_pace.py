@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
-_WINDOW_ROWS = 32
-_WINDOW_REQUESTS = 4
-_LONGEST_WINDOW_S = 0.25  # of a slow model, so that the wrong way is not gone for long
+_WINDOW_ROWS, _WINDOW_REQUESTS = 32, 4
+_WINDOWS = 3  # the fastest of which counts: what else the machine does only adds to it
+_LONGEST_S = 0.25  # then one is enough: of a slow model, the wrong way is not gone for long
 _GAIN = 0.9
 _SLOW_S = 0.02  # for a row: beside that, a request costs nothing
-_SHORTEST_S, _LONGEST_S = 1.0, 60.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 _MANY = 2
 
 
@@ -19,8 +20,8 @@ class Pace:
     What a model gains by batches differs: small networks, and large ones on a GPU, take for
     eight rows hardly longer than for one, so that sharing answers several times as many. Where
     eight rows take eight times as long, to share them is to leave other instances idle. So both
-    ways are gone in turn, for some 32 rows, and the better one is kept; the other one is tried
-    again after 1 s, later after up to a minute, and as soon as twice as many calls wait.
+    ways are gone in turn, for some 100 rows, and the better one is kept; the other one is tried
+    again after 2 s, later after up to a minute, and as soon as twice as many calls wait.
 
     Attributes:
         shares: Whether requests are to be shared now.
@@ -30,10 +31,11 @@ class Pace:
         self.shares = True
         self._best = True
         self._taken_s: dict[bool, float] = {}
+        self._windows_s: deque[float] = deque(maxlen=_WINDOWS)
         self._under_way = 0
         self._since = 0.0
         self._switches = 0
-        self._pause_s = _SHORTEST_S
+        self._pause_s = _SHORTEST_PAUSE_S
         self._next = -math.inf
         self._most_compared = 0
         self._rows, self._requests, self._busy_s, self._most = 0, 0, 0.0, 0
@@ -55,25 +57,25 @@ class Pace:
         self._requests += 1
         if not is_answered or sent != self._switches:  # a window has only what went the one way
             self._begin_window()
-        elif self._busy_s >= _LONGEST_WINDOW_S or (self._rows >= _WINDOW_ROWS and self._requests >= _WINDOW_REQUESTS):
-            self._judge(now)
+        elif self._busy_s >= _LONGEST_S or (self._rows >= _WINDOW_ROWS and self._requests >= _WINDOW_REQUESTS):
+            is_long, most = self._busy_s >= _LONGEST_S, self._most
+            self._windows_s.append(self._busy_s / self._rows)
+            self._begin_window()
+            if most >= _MANY and (is_long or len(self._windows_s) == _WINDOWS):
+                self._judge(now, most)
 
-    def _judge(self, now: float) -> None:
-        """Choose what to do next, after a window."""
-        taken_s, most = self._busy_s / self._rows, self._most
-        self._begin_window()
-        if most < _MANY:
-            return
-        self._taken_s[self.shares] = taken_s
+    def _judge(self, now: float, most: int) -> None:
+        """Choose which way to go on; at most so many calls waited at the same time."""
+        taken_s = self._taken_s[self.shares] = min(self._windows_s)
         if len(self._taken_s) == 1:
             self._switch()
             return
         best = self._taken_s[True] < _GAIN * self._taken_s[False]
         was_trial = self.shares is not self._best
         if best is not self._best:
-            self._pause_s = _SHORTEST_S
+            self._pause_s = _SHORTEST_PAUSE_S
         elif was_trial:
-            self._pause_s = min(2 * self._pause_s, _LONGEST_S)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._best = best
         if was_trial:
             self._most_compared = most
@@ -88,3 +90,4 @@ class Pace:
     def _switch(self) -> None:
         self.shares = not self.shares
         self._switches += 1
+        self._windows_s.clear()
