@@ -287,11 +287,22 @@ def test_what_is_wrong_with_tls_is_told(
     assert tls_servers[place] in str(caught.value)
 
 
-def test_a_certificate_for_another_name_is_told(tls_servers: dict[str, str], certificates: Path) -> None:
-    url = tls_servers["tls"].replace("127.0.0.1", "localhost")
+def test_a_certificate_for_another_host_is_told(certificates: Path, tmp_path: Path) -> None:
+    write_add_one(tmp_path)
+    write_certificate(certificates, "elsewhere", "ca", address="127.0.0.2")
+    tls = [f"--grpc-server-cert={certificates}/elsewhere.pem", f"--grpc-server-key={certificates}/elsewhere.key"]
     with (
+        raw_server(tmp_path, "--grpc-use-ssl=true", *tls) as (_, url),
         Client(url, tls=TLS.from_files(certificates / "ca.pem"), timeout_s=5) as client,
         pytest.raises(ServerUnavailableError, match="certificate for another host"),
+    ):
+        client.model("add_one")
+
+
+def test_the_address_tried_last_is_told_of_a_name() -> None:
+    with (
+        Client("localhost:1", timeout_s=5) as client,
+        pytest.raises(ServerUnavailableError, match=r"localhost:1: .* \(tried last: (127\.0\.0\.1|\[::1\]):1\)"),
     ):
         client.model("add_one")
 

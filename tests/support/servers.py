@@ -47,13 +47,13 @@ def raw_server(repository: Path, *arguments: str) -> Iterator[tuple[ServerProces
         process.kill()
 
 
-def write_certificate(folder: Path, name: str, signed_by: str | None = None) -> None:
-    """Write ``NAME.pem`` and ``NAME.key`` for 127.0.0.1; an authority, unless another one signs it."""
+def write_certificate(folder: Path, name: str, signed_by: str | None = None, address: str = "127.0.0.1") -> None:
+    """Write ``NAME.pem`` and ``NAME.key`` for an address; an authority, unless another one signs it."""
     openssl = shutil.which("openssl")
     assert openssl
     key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key)]
-    command += ["-out", str(certificate), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-out", str(certificate), "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{address}"]
     if signed_by:
         command += ["-CA", str(folder / f"{signed_by}.pem"), "-CAkey", str(folder / f"{signed_by}.key")]
         command += ["-addext", "basicConstraints=critical,CA:FALSE"]

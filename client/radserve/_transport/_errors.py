@@ -40,6 +40,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import grpc
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 200
 _NO_ANSWER = "no server answers gRPC at {url}: check that it runs, and that this is its gRPC port"
+_TRIED_LAST = re.compile(r"ipv[46]:(\S+): ")  # gRPC tells of one address alone
 _REQUEST_ID = re.compile(r"\[request id: [^]]*\] ?")
 
 
@@ -275,6 +277,8 @@ def translate(
     advice = meaning.advice
     if advice is _NO_ANSWER:
         advice = next((told for text, told in _CONNECTING.items() if text in details), advice)
+        if (tried := _TRIED_LAST.search(details)) and (address := unquote(tried[1])) != url:
+            advice = f"{advice} (tried last: {address})"
     which = f"version {version} of " if version else ""
     message = advice.format(url=url, which=which, model=one_line(model or "the server"))
     if meaning.quotes and details and not details.startswith("in ensemble"):
