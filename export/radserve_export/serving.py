@@ -43,14 +43,14 @@ class Queue(Block, frozen=True, kw_only=True):
 
     Attributes:
         max_size: Requests that may wait; more are refused at once.
-        timeout_us: Longest wait, microseconds.
+        timeout_us: Longest wait, microseconds; a request may ask for less, as the SDK does with its deadline.
         allow_timeout_override: Whether a request may ask for less.
         max_delay_us: How long the batcher waits for company, microseconds.
         priority_levels: Levels of urgency; 1 is highest.
     """
 
     max_size: Count = 1024
-    timeout_us: Annotated[int, msgspec.Meta(ge=1, le=3_600_000_000)] = 1_000_000
+    timeout_us: Annotated[int, msgspec.Meta(ge=1, le=3_600_000_000)] = 30_000_000
     allow_timeout_override: bool = True
     max_delay_us: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     priority_levels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
