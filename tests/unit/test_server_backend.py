@@ -125,6 +125,44 @@ def test_an_instance_gets_its_share_of_the_cores_unless_told_otherwise(
     assert backend._session_options(config).intra_op_num_threads == threads
 
 
+@pytest.fixture
+def with_cuda(backend: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The backend, as if ONNX Runtime were built with CUDA."""
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    return backend
+
+
+ON_GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1"}
+
+
+def test_an_instance_on_a_gpu_computes_on_that_one_with_the_options_that_nvidias_backend_reads(with_cuda: Any) -> None:
+    accelerators = [
+        {"name": "cuda", "parameters": {"cudnn_conv_algo_search": "HEURISTIC"}},
+        {"name": "tensorrt", "parameters": {"precision_mode": "FP16"}},
+    ]
+    config = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": accelerators}}}
+    assert with_cuda._cuda_options(config, ON_GPU) == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert with_cuda._cuda_options({}, ON_GPU) == {"device_id": "1"}
+
+
+def test_an_instance_on_the_cpu_computes_there_whatever_onnx_runtime_could(with_cuda: Any) -> None:
+    assert with_cuda._cuda_options({}, ON_GPU | {"model_instance_kind": "CPU"}) is None
+
+
+def test_where_triton_chose_a_gpu_and_onnx_runtime_knows_none_the_cpu_computes(backend: Any) -> None:
+    assert "CUDAExecutionProvider" not in ort.get_available_providers()
+    assert backend._cuda_options({}, ON_GPU) is None
+
+
+def test_cuda_that_does_not_work_is_an_error_and_not_a_slow_model(backend: Any) -> None:
+    graph = Path(__file__).parents[2] / "model_repository" / "chest_xray_pipeline" / "1" / "model.onnx"
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),  # ONNX Runtime's, which then goes on
+        pytest.raises(backend.ConfigError, match=r"GPU 1 .*onnxruntime-gpu\[cuda,cudnn\].*kind cpu"),
+    ):
+        backend._session(graph, ort.SessionOptions(), {"device_id": "1"})
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_cancelled_requests_are_not_run(backend: Any, count: int) -> None:
     model = backend.TritonPythonModel()  # without a session: running anything would raise

@@ -79,6 +79,13 @@ def test_numpy_2_in_the_stubs_environment_is_a_problem(tmp_path: Path, monkeypat
     assert problem.fix == "pip install 'numpy<2'"
 
 
+def test_onnx_runtime_for_gpus_has_another_name_and_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "_version", {"numpy": "1.26.4", "onnxruntime-gpu": "1.31.0"}.get)
+    assert not list(discover._environment_problems())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert [problem.what for problem in discover._environment_problems()] == ["onnxruntime is not installed"]
+
+
 def test_a_missing_libpython_is_a_problem(copy_triton: CopyTriton) -> None:
     triton = find_triton(copy_triton(libpython=f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.9.9"))
     (problem,) = problems(triton)

@@ -43,6 +43,7 @@ _ONNX_TYPES = {
     "TYPE_FP64": "tensor(double)",
     "TYPE_STRING": "tensor(string)",
 }
+_CUDA = "CUDAExecutionProvider"
 # Whether a request was cancelled, the server must be asked, a trip of tens of microseconds for each request:
 # more than a small model's run. In its queue the server itself drops the cancelled ones.
 _WORTH_ASKING_S = 0.01
@@ -74,7 +75,8 @@ class TritonPythonModel:
 
         Args:
             args: As Triton gives them: ``model_config`` (JSON), ``model_repository``
-                (the model's folder), ``model_version``, ``model_instance_kind``.
+                (the model's folder), ``model_version``, ``model_instance_kind``,
+                ``model_instance_device_id``.
 
         Raises:
             ConfigError: They do not fit; Triton reports it as the reason.
@@ -85,12 +87,9 @@ class TritonPythonModel:
         self._outputs = [entry["name"] for entry in config.get("output", [])]
         folder = Path(args["model_repository"], args["model_version"])
         path = _graph_file(folder, config.get("default_model_filename") or "model.onnx")
-        providers = ["CPUExecutionProvider"]
-        if args.get("model_instance_kind") == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
-            providers.insert(0, "CUDAExecutionProvider")
         # ONNX Runtime itself refuses external data outside the graph's folder, links included.
         options = _session_options(config)
-        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        self._session = _session(path, options, _cuda_options(config, args))
         count = _instances(config)
         pb_utils.Logger.log_info(
             f"{config.get('name')}: {count} instances, intra_op_num_threads {options.intra_op_num_threads} each"
@@ -201,6 +200,33 @@ def _graph_file(folder: Path, filename: str) -> Path:
         msg = f"{path.name} is missing in version folder {folder.name}"
         raise ConfigError(msg)
     return path
+
+
+def _cuda_options(config: dict[str, Any], args: dict[str, str]) -> dict[str, str] | None:
+    """Options of CUDA as NVIDIA's backend reads them; None where this instance or this ONNX Runtime has none."""
+    if args.get("model_instance_kind") != "GPU" or _CUDA not in ort.get_available_providers():
+        return None
+    options = {"device_id": args["model_instance_device_id"]}
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for one in accelerators.get("gpu_execution_accelerator", []):
+        if one["name"] == "cuda":
+            options |= one.get("parameters", {})
+    return options
+
+
+def _session(path: Path, options: ort.SessionOptions, cuda: dict[str, str] | None) -> ort.InferenceSession:
+    if cuda is None:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    ort.preload_dlls()  # NVIDIA's wheels are not where the dynamic loader looks
+    session = ort.InferenceSession(str(path), options, providers=[(_CUDA, cuda), "CPUExecutionProvider"])
+    # ONNX Runtime writes why to the log, and goes on without.
+    if _CUDA not in session.get_providers():
+        msg = (
+            f"ONNX Runtime cannot use GPU {cuda['device_id']} (the log says why): pip install"
+            " 'onnxruntime-gpu[cuda,cudnn]', or let instances be of kind cpu"
+        )
+        raise ConfigError(msg)
+    return session
 
 
 def _session_options(config: dict[str, Any]) -> ort.SessionOptions:
