@@ -1,0 +1,95 @@
+"""The servers that are compared, each with its fastest sensible settings that were found."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.peers.environments import python_of
+from bench.peers.wire import RawHttp
+
+if TYPE_CHECKING:
+    from bench.peers.graphs import Graph
+    from bench.peers.wire import Wire
+
+HERE = Path(__file__).parent
+SERVERS = HERE / "servers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A server that is not ours.
+
+    Attributes:
+        name: Of its environment and lock file.
+        title: Its row.
+        packages: Whose versions are told.
+        settings: What was chosen, for the reader.
+        arguments: Of its environment's Python; ``{port}`` and ``{servers}`` are filled in.
+        wire: How it is asked.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    settings: str
+    arguments: str
+    wire: Wire
+
+    def command(self, port: int) -> list[str]:
+        """What starts it; installs it first."""
+        filled = [word.format(port=port, servers=SERVERS) for word in self.arguments.split()]
+        return [str(python_of(self.name)), *filled]
+
+
+_UVICORN = (
+    "--app-dir {servers} --host 127.0.0.1 --port {port} --workers 2 --loop uvloop --http httptools"
+    " --log-level warning --no-access-log"
+)
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            name="asgi",
+            title="bare ASGI function",
+            packages=("uvicorn", "uvloop", "httptools"),
+            settings="uvicorn, 2 workers, uvloop, httptools; raw bytes; ONNX Runtime called in the loop",
+            arguments=f"-m uvicorn asgi:app {_UVICORN} --lifespan off --ws none",
+            wire=RawHttp(),
+        ),
+        Peer(
+            name="fastapi",
+            title="FastAPI",
+            packages=("fastapi", "uvicorn", "uvloop", "httptools"),
+            settings="uvicorn as above; async endpoint, raw bytes; ONNX Runtime called in the loop",
+            arguments=f"-m uvicorn fast:app {_UVICORN}",
+            wire=RawHttp(),
+        ),
+    )
+}
+
+
+def environment(name: str, graph: Graph, rows: int, port: int, grpc_port: int) -> dict[str, str]:
+    """What a server is told."""
+    return {
+        "PEER_GRAPH": str(graph.path),
+        "PEER_MODEL": graph.model,
+        "PEER_REPOSITORY": str(graph.repository),
+        "PEER_ROWS": str(rows),
+        "PEER_PORT": str(port),
+        "PEER_GRPC_PORT": str(grpc_port),
+        "PYTHONPATH": f"{HERE}:{SERVERS}" if name in PEERS else ":".join(sys.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def command(name: str, port: int) -> list[str]:
+    """What starts a server; a peer is installed first."""
+    peer = PEERS.get(name)
+    return peer.command(port) if peer else [sys.executable, str(SERVERS / "embedded.py")]
