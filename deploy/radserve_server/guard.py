@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import shutil
 import signal
@@ -31,12 +32,21 @@ READY = b"r"
 _SCRATCH = "python_env_*"
 
 _REAP_S = 5.0
+_OPEN_FILES = 65_536
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value)
+
+
+def _allow_connections() -> None:
+    """Let the server open as many files as it may: each client is one, and usual shells stop it at 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Scratch:
@@ -112,6 +122,7 @@ def main(folder: str, shared_memory_prefix: str, drain_s: str, *command: str) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=0)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _allow_connections()
     scratch = _Scratch()
     try:
         server = subprocess.Popen(  # noqa: S603 - the command is the parent's
