@@ -98,6 +98,9 @@ def check(
     backend: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="What the server has beside Triton's own; repeatable.")
     ] = None,
+    manifests: Annotated[
+        bool, typer.Option("--manifests", help="Only compare the files with their manifests: needs no extra.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a model repository without a server; exit code 1 if anything is wrong.
@@ -107,6 +110,9 @@ def check(
     import json  # noqa: PLC0415 - with the rest
     from dataclasses import asdict  # noqa: PLC0415 - with the rest
 
+    if manifests:
+        _check_manifests(repository)
+        return
     with one_line_errors():
         from radserve_export.check import check_repository  # noqa: PLC0415 - slow
 
@@ -119,6 +125,19 @@ def check(
         typer.echo(f"{len(findings)} problems in {repository}" if findings else f"{repository}: nothing wrong")
     if findings:
         raise typer.Exit(1)
+
+
+def _check_manifests(repository: Path) -> None:
+    """What a server verifies before it serves; a model without a manifest is none of radserve's."""
+    from radserve.contracts.manifest import latest_manifests, verify_repository  # noqa: PLC0415 - with the rest
+
+    published = latest_manifests(repository) if repository.is_dir() else []
+    problems = verify_repository(repository) if published else [f"{repository} holds no published model"]
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{repository}: {len(published)} models as they were published")
 
 
 def train(
