@@ -44,6 +44,7 @@ system-packages: .venv-dev/.dev # what the tests compare with and look at pages 
 	@deploy/requirements/libpython .venv-dev
 	{ command -v dcmj2pnm && command -v dciodvfy && command -v openssl; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools openssl
 	command -v chromium >/dev/null || deploy/requirements/apt --no-install-recommends chromium || echo "without Chromium nobody looks at the load test's page" >&2
+	deploy/requirements/perf_analyzer .venv-dev || echo "without perf_analyzer nobody compares the load tester with it" >&2
 
 .PHONY: lint
 lint: .venv-dev/.dev ## Style, types, and who imports whom
@@ -73,6 +74,10 @@ export: .venv-dev/.dev ## Export export/trained/ anew into model_repository/
 .PHONY: bench
 bench: .venv-dev/.dev ## Measure, and write tests/bench/results.md
 	@.venv-dev/bin/python -m pytest tests/bench --override-ini "python_files=bench_*.py" --timeout 0 -s
+
+.PHONY: bench-peers
+bench-peers: .venv-dev/.dev ## Measure beside other model servers, each in its own environment
+	@PYTHONPATH=tests .venv-dev/bin/python -m bench.peers
 
 .PHONY: lock
 lock: .venv-dev/.dev ## Compile the hash-pinned lock files from pyproject.toml
