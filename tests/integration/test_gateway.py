@@ -1,0 +1,284 @@
+"""The rendered gateway, run: the real Envoy in front of two real Tritons."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from support.envoys import RunningEnvoy, envoy, place, tls, token, write_certificates, write_issuer
+from support.faulty import NUMBERS, SECRET, note, write_faulty, x
+from support.repositories import write_python
+from support.servers import wait_until, write_certificate
+
+from radserve import (
+    Client,
+    DeadlineExceededError,
+    RequestRejectedError,
+    ServerError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+from radserve.options import ClientOptions, Secret
+from radserve_server import EmbeddedServer
+from radserve_server.gateway import Tokens, canary_of
+from radserve_server.stubs import stubs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+_MIB = 2**20
+_ECHO = """
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [request.inputs()[0].as_numpy()[:, :4] for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", array + 1)]) for array in arrays]
+"""
+_WIDE = [("X", "FP32", (-1,))], [("Y", "FP32", (-1,))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gateway")
+    write_certificates(folder)
+    write_python(folder / "models", "echo", _ECHO, *_WIDE)
+    write_faulty(folder / "models")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replicas(folder: Path) -> Iterator[list[EmbeddedServer]]:
+    options: dict[str, Any] = {"supervise": False, "verify": False}
+    with EmbeddedServer(folder / "models", **options) as one, EmbeddedServer(folder / "models", **options) as another:
+        yield [one, another]
+
+
+@pytest.fixture(scope="module")
+def behind(folder: Path, replicas: list[EmbeddedServer]) -> Callable[..., AbstractContextManager[RunningEnvoy]]:
+    """A function that starts a gateway of both replicas, with further settings."""
+    return partial(envoy, folder, [one.grpc_url for one in replicas], canary_of(folder / "models", "echo"))
+
+
+@pytest.fixture(scope="module")
+def gateway(behind: Callable[..., AbstractContextManager[RunningEnvoy]]) -> Iterator[RunningEnvoy]:
+    with behind(max_request_bytes=_MIB) as running:
+        yield running
+
+
+def _answers(gateway: RunningEnvoy, folder: Path, name: str = "client", count: int = 1) -> None:
+    with Client(gateway.url, tls=tls(folder, name)) as client:
+        model = client.model("echo")
+        for number in range(count):
+            assert model.infer({"X": np.full((1, 4), number, np.float32)})["Y"].tolist() == [[number + 1] * 4]
+
+
+def _executions(server: EmbeddedServer) -> int:
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        return int(client.get_inference_statistics("echo").model_stats[0].inference_stats.success.count)
+
+
+def test_inferences_pass_and_are_spread_over_the_replicas(
+    gateway: RunningEnvoy, folder: Path, replicas: list[EmbeddedServer]
+) -> None:
+    before = [_executions(one) for one in replicas]
+    _answers(gateway, folder, count=40)
+    assert all(_executions(one) > old + 5 for one, old in zip(replicas, before, strict=True))
+
+
+def _triton(gateway: RunningEnvoy, folder: Path, name: str) -> triton.InferenceServerClient:
+    files = {"root_certificates": "ca.pem", "private_key": f"{name}.key", "certificate_chain": f"{name}.pem"}
+    options: Any = {option: str(folder / file) for option, file in files.items()}
+    return triton.InferenceServerClient(gateway.url, ssl=True, **options)
+
+
+_OPERATORS = {
+    "RepositoryIndex": lambda client: client.get_model_repository_index(),
+    "ModelStatistics": lambda client: client.get_inference_statistics("echo"),
+}
+_NOBODYS = {
+    "RepositoryModelLoad": lambda client: client.load_model("echo"),
+    "RepositoryModelUnload": lambda client: client.unload_model("echo"),
+    "SystemSharedMemoryRegister": lambda client: client.register_system_shared_memory("a", "/a", 64),
+    "SystemSharedMemoryStatus": lambda client: client.get_system_shared_memory_status(),
+    "CudaSharedMemoryRegister": lambda client: client.register_cuda_shared_memory("a", b"", 0, 64),
+    "TraceSetting": lambda client: client.get_trace_settings(),
+    "LogSettings": lambda client: client.update_log_settings({"log_verbose_level": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ["client", "radserve-operator"])
+@pytest.mark.parametrize("method", _NOBODYS)
+def test_what_changes_a_server_is_refused_to_all(gateway: RunningEnvoy, folder: Path, method: str, name: str) -> None:
+    with _triton(gateway, folder, name) as client, pytest.raises(triton.InferenceServerException) as refused:
+        _NOBODYS[method](client)
+    assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize("method", _OPERATORS)
+def test_index_and_statistics_are_the_operators(gateway: RunningEnvoy, folder: Path, method: str) -> None:
+    with _triton(gateway, folder, "radserve-operator") as client:
+        assert _OPERATORS[method](client)
+    with _triton(gateway, folder, "client") as client, pytest.raises(triton.InferenceServerException) as refused:
+        _OPERATORS[method](client)
+    assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+
+
+def test_health_and_metadata_are_everybodys(gateway: RunningEnvoy, folder: Path) -> None:
+    with _triton(gateway, folder, "client") as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("echo")
+        assert client.get_server_metadata().name == "triton"
+        assert client.get_model_metadata("echo").name == "echo"
+        assert client.get_model_config("echo").config.name == "echo"
+
+
+@pytest.mark.parametrize("name", [None, "stranger", "expired"])
+def test_no_wrong_or_expired_certificates_are_refused(gateway: RunningEnvoy, folder: Path, name: str | None) -> None:
+    with Client(gateway.url, tls=tls(folder, name)) as client, pytest.raises(ServerUnavailableError):
+        client.model("echo")
+    _answers(gateway, folder)
+
+
+def test_plain_text_is_refused(gateway: RunningEnvoy) -> None:
+    with Client(gateway.url, insecure=True) as client, pytest.raises(ServerUnavailableError):
+        client.model("echo")
+
+
+def test_a_message_that_is_too_large_is_refused(gateway: RunningEnvoy, folder: Path) -> None:
+    with Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("echo")
+        assert model.infer({"X": np.zeros((1, _MIB // 8), np.float32)})
+        with pytest.raises(RequestRejectedError) as refused:
+            model.infer({"X": np.zeros((1, 2 * _MIB), np.float32)})
+    assert refused.value.code == "RESOURCE_EXHAUSTED"
+
+
+def test_the_callers_deadline_holds(gateway: RunningEnvoy, folder: Path) -> None:
+    with Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("faulty")
+        number = next(NUMBERS)
+        with pytest.raises(DeadlineExceededError):
+            model.infer(x(held=number), timeout_s=1)
+        note(folder / "models", "let_go", number).touch()
+
+
+def test_wrong_inputs_eject_nobody(gateway: RunningEnvoy, folder: Path) -> None:
+    with Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("faulty")
+        for options in [{"error": 1.0}, {"raises": 1.0}]:
+            for _ in range(12):
+                with pytest.raises(ServerError):
+                    model.infer(x(**options))
+    assert gateway.statistic("outlier_detection_ejections_active") == 0
+    assert gateway.statistic("outlier_detection_ejections_enforced_total") <= 0
+
+
+def test_the_log_holds_neither_payload_nor_what_the_server_said(gateway: RunningEnvoy, folder: Path) -> None:
+    with Client(gateway.url, tls=tls(folder, "client")) as client, pytest.raises(ServerError):
+        client.model("faulty").infer(x(error=1))
+    assert wait_until(lambda: "INVALID_ARGUMENT" in gateway.log.read_text(), 15)
+    text = gateway.log.read_text()
+    assert SECRET not in text
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    fields = {"time", "method", "code", "flags", "duration_ms", "received_bytes", "sent_bytes", "replica", "attempts"}
+    assert all(line.keys() == fields | {"certificate_sha256"} for line in lines)
+
+
+def test_one_clients_rate_is_limited_and_no_others(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    with behind(burst=5, requests_per_s=1) as gateway, Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("echo")
+
+        def ask_on() -> None:
+            for _ in range(60):
+                model.infer({"X": np.zeros((1, 4), np.float32)})
+
+        with pytest.raises(ServerOverloadedError) as refused:
+            ask_on()
+        assert refused.value.code == "RESOURCE_EXHAUSTED"
+        _answers(gateway, folder, "another")
+
+
+def test_a_client_cannot_pass_for_another(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    with behind(burst=5, requests_per_s=1) as gateway, _triton(gateway, folder, "client") as client:
+
+        def ask_on() -> None:
+            for number in range(60):
+                client.is_server_live(headers={"x-radserve-client": str(number)})
+
+        with pytest.raises(triton.InferenceServerException) as refused:
+            ask_on()
+        assert refused.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+
+
+def test_only_valid_tokens_pass(behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path) -> None:
+    tokens = Tokens(issuer="hospital", audience="radserve", jwks=str(write_issuer(folder)))
+    wrong = [
+        None,
+        "garbage",
+        token(folder, "other-ca"),
+        token(folder, exp=int(time.time()) - 600),
+        token(folder, exp=None),
+        token(folder, aud="pacs"),
+        token(folder, iss="elsewhere"),
+    ]
+    with behind(tokens=tokens, mutual_tls=False) as gateway:
+        for one in wrong:
+            with _asking(gateway, folder, one) as client, pytest.raises(UnauthenticatedError):
+                client.model("echo")
+        with _asking(gateway, folder, token(folder)) as client:
+            assert client.model("echo").infer({"X": np.zeros((1, 4), np.float32)})
+            with pytest.raises(UnauthenticatedError):
+                client.models()
+        with _asking(gateway, folder, token(folder, roles=["radserve-operator"])) as client:
+            assert client.models()
+
+
+def _asking(gateway: RunningEnvoy, folder: Path, shown: str | None) -> Client:
+    given = Secret.from_environment("TOKEN", {"TOKEN": shown}) if shown else None
+    return Client(options=ClientOptions(endpoints=(gateway.url,), tls=tls(folder, None), token=given))
+
+
+def test_a_renewed_certificate_is_taken_up_without_a_restart(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    with behind() as gateway:
+        assert _shown(gateway) == _certificate(folder, "gateway")
+        write_certificate(folder, "renewed", "ca")
+        place(folder, "renewed")
+        assert wait_until(lambda: _shown(gateway) == _certificate(folder, "renewed"), 20)
+        _answers(gateway, folder)
+
+
+def _shown(gateway: RunningEnvoy) -> str:
+    host, port = gateway.url.split(":")
+    return ssl.get_server_certificate((host, int(port))).strip()
+
+
+def _certificate(folder: Path, name: str) -> str:
+    return (folder / f"{name}.pem").read_text().strip()
+
+
+def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: list[EmbeddedServer]) -> None:
+    with EmbeddedServer(folder / "models", supervise=False, verify=False) as third:
+        urls = [one.grpc_url for one in (*replicas, third)]
+        with envoy(folder, urls, canary_of(folder / "models", "echo")) as gateway:
+            for stub in stubs_of(third.pid, third.repository):
+                os.kill(stub.pid, signal.SIGKILL)
+            assert wait_until(lambda: gateway.statistic("membership_healthy") == 2, 20)
+            _answers(gateway, folder, count=20)

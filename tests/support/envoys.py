@@ -1,0 +1,152 @@
+"""The real Envoy with a rendered configuration, certificates and tokens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from support.deployment import run, tool
+from support.servers import free_port, wait_until, write_certificate
+
+from radserve import TLS
+from radserve_server.gateway import Gateway, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from radserve_server.gateway import Canary
+
+CLIENTS = ("client", "another", "radserve-operator")
+
+
+def write_certificates(folder: Path) -> None:
+    """An authority, a gateway, its clients; a stranger, whom another authority knows, and an expired client."""
+    for name in ("ca", "other-ca"):
+        write_certificate(folder, name)
+    for name in ("gateway", *CLIENTS):
+        write_certificate(folder, name, "ca")
+    write_certificate(folder, "stranger", "other-ca")
+    openssl, request = tool("openssl"), folder / "expired.csr"
+    run(
+        openssl,
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        folder / "expired.key",
+        "-out",
+        request,
+        "-subj",
+        "/CN=x",
+    )
+    authority = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial")
+    run(openssl, "x509", "-req", "-in", request, *authority, "-days", "-1", "-out", folder / "expired.pem")
+    place(folder, "gateway")
+
+
+def place(folder: Path, name: str) -> None:
+    """Put a certificate where the gateway reads it, as a renewal does: each file at once."""
+    (folder / "placed").mkdir(exist_ok=True)
+    for source, target in ((f"{name}.key", "tls.key"), (f"{name}.pem", "tls.crt"), ("ca.pem", "ca.crt")):
+        new = folder / "new"
+        shutil.copy(folder / source, new)
+        new.replace(folder / "placed" / target)
+
+
+def tls(folder: Path, name: str | None) -> TLS:
+    """What a client trusts, and the certificate that it shows."""
+    ca = folder / "ca.pem"
+    return TLS.from_files(ca, folder / f"{name}.key", folder / f"{name}.pem") if name else TLS.from_files(ca)
+
+
+class RunningEnvoy:
+    """A gateway that runs.
+
+    Attributes:
+        url: Of its clients.
+        log: Where it writes what it has to say.
+    """
+
+    def __init__(self, gateway: Gateway, log: Path) -> None:
+        self.url = f"127.0.0.1:{gateway.port}"
+        self.log = log
+        self._metrics = f"http://127.0.0.1:{gateway.metrics_port}"
+
+    def read(self, path: str) -> str:
+        """A page of the metrics port; empty while there is none."""
+        try:
+            with urlopen(self._metrics + path, timeout=5) as answer:  # noqa: S310 - loopback
+                return str(answer.read(), "utf-8")
+        except (URLError, OSError):
+            return ""
+
+    def statistic(self, name: str) -> float:
+        """One of Envoy's statistics of the replicas; -1 while there is none."""
+        start = f'envoy_cluster_{name}{{envoy_cluster_name="triton"}} '
+        values = [line for line in self.read("/stats/prometheus").splitlines() if line.startswith(start)]
+        return float(values[0].removeprefix(start)) if values else -1
+
+
+@contextmanager
+def envoy(folder: Path, replicas: list[str], canary: Canary, **settings: Any) -> Iterator[RunningEnvoy]:
+    """Run a gateway of some replicas until all of them are healthy.
+
+    Args:
+        folder: With the certificates of ``write_certificates``.
+        replicas: ``host:port`` of each.
+        canary: As in ``Gateway``.
+        settings: As there.
+    """
+    pairs = tuple((url.rpartition(":")[0], int(url.rpartition(":")[2])) for url in replicas)
+    own = folder / f"envoy-{time.monotonic_ns()}"
+    ports = {name: free_port() for name in ("port", "metrics_port", "admin_port")}
+    loopback = {"address": "127.0.0.1", "metrics_address": "127.0.0.1"}
+    where = {"folder": str(own), "certificates": str(folder / "placed")}
+    quick = {"canary_period_s": 0.5, "canary_timeout_s": 2.0}
+    gateway = Gateway(**{"replicas": pairs, "canary": canary, **ports, **loopback, **where, **quick, **settings})
+    write(gateway, own)
+    running = RunningEnvoy(gateway, own / "log")
+    command = [tool("envoy"), "-c", str(own / "envoy.yaml"), "--disable-hot-restart", "--concurrency", "1"]
+    with running.log.open("wb") as log:
+        process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)  # noqa: S603 - ours
+        try:
+            ready = wait_until(lambda: running.statistic("membership_healthy") == len(replicas), 20)
+            assert ready, running.log.read_text()
+            yield running
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def write_issuer(folder: Path) -> Path:
+    """An identity provider's key, ``issuer.key``; returns the file of its public one, as a JWKS."""
+    openssl, key = tool("openssl"), folder / "issuer.key"
+    run(openssl, "genrsa", "-out", key, "2048")
+    modulus = run(openssl, "rsa", "-in", key, "-noout", "-modulus").stdout.strip().partition("=")[2]
+    public = {"kty": "RSA", "alg": "RS256", "kid": "1", "n": _base64(bytes.fromhex(modulus)), "e": "AQAB"}
+    jwks = folder / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [public]}))
+    return jwks
+
+
+def token(folder: Path, key: str = "issuer", **claims: object) -> str:
+    """A token of that provider, or one that another key signed."""
+    body = {"iss": "hospital", "aud": "radserve", "sub": "ris", "exp": int(time.time()) + 600} | claims
+    head = {"alg": "RS256", "kid": "1", "typ": "JWT"}
+    signed = ".".join(_base64(json.dumps(part).encode()) for part in (head, body))
+    command = [tool("openssl"), "dgst", "-sha256", "-sign", str(folder / f"{key}.key")]
+    signature = subprocess.run(command, input=signed.encode(), check=True, capture_output=True).stdout  # noqa: S603 - ours
+    return f"{signed}.{_base64(signature)}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
