@@ -66,22 +66,25 @@ def train(spec: Spec, data: Dataset | None, progress: Progress) -> keras.Model:
     return trained
 
 
-def build_network(image: tuple[int, int, int], classes: int) -> keras.Model:
+def build_network(
+    image: tuple[int, int, int], classes: int, filters_of_levels: tuple[int, ...] = _FILTERS
+) -> keras.Model:
     """Build the untrained network.
 
     Args:
         image: Rows, columns and channels; the first two multiples of 8.
         classes: Number of classes, the background included.
+        filters_of_levels: From full resolution down, each of half the one before.
     """
     layers = keras.layers
     taken = keras.Input(image, name="image")
     skipped, x = [], taken
-    for level, filters in enumerate(_FILTERS):
+    for level, filters in enumerate(filters_of_levels):
         if level:
             x = layers.MaxPooling2D(2, name=f"pool_{level}")(x)
         x = _two_convolutions(x, filters, f"down_{level}")
         skipped.append(x)
-    for level, filters in reversed(list(enumerate(_FILTERS[:-1]))):
+    for level, filters in reversed(list(enumerate(filters_of_levels[:-1]))):
         x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"up_{level}_enlarge")(x)
         x = layers.Concatenate(name=f"up_{level}_skip")([skipped[level], x])
         x = _two_convolutions(x, filters, f"up_{level}")
