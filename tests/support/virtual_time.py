@@ -35,6 +35,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds, from 1000 on."""
         return self._jumping.now
 
+    def block(self, seconds: float) -> None:
+        """Let time pass in which nothing else runs."""
+        self._jumping.now += seconds
+
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine on such a loop."""

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 from support.sdk_contracts import contract
-from support.virtual_time import KnownServer, run_virtual
+from support.virtual_time import KnownServer, VirtualLoop, run_virtual
 
 from radserve.errors import InferenceFailedError, ServerUnavailableError
 from radserve.loadtest import Plan, Scenario, synthetic
+from radserve.loadtest._judge import cost_of, figures_of, not_sustained
 from radserve.loadtest._messages import AFTER, WARM_UP, Job, Lost, Record, Start
 from radserve.loadtest._schedule import poisson
 from radserve.loadtest._sending import _Sender
@@ -38,8 +39,13 @@ def lognormal_s(number: int) -> float:
     return 0.020 * math.exp(0.5 * NormalDist().inv_cdf((0.5 + number * GOLDEN) % 1 or 0.5))
 
 
-def sent(server: KnownServer, seconds: float, tell: Any = None, **given: Any) -> list[Any]:
-    """What a worker tells that sends for some seconds; nothing where another function is to take it."""
+def sent(
+    server: KnownServer, seconds: float, tell: Any = None, *, stalls: tuple[float, float] | None = None, **given: Any
+) -> list[Any]:
+    """What a worker tells that sends for some seconds; nothing where another function is to take it.
+
+    Stalls are times in which it gets no processor: so many seconds, each after so many.
+    """
     scenario = Scenario.SERVER if "rate" in given else Scenario.CLOSED_LOOP
     described = contract()
     given = {"warm_up_s": 0, "window_s": seconds, "longest_s": 1e6, **given}
@@ -53,11 +59,18 @@ def sent(server: KnownServer, seconds: float, tell: Any = None, **given: Any) ->
     )
     told: list[Any] = []
 
+    async def stall(every_s: float, length_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            cast("VirtualLoop", asyncio.get_running_loop()).block(length_s)
+
     async def main() -> None:
         sender = _Sender(job, cast("AsyncTransport", server), tell or told.append)
+        stalling = asyncio.create_task(stall(*stalls or (math.inf, 0)))
         running = asyncio.create_task(sender.run(Start(BEGIN, BEGIN + plan.warm_up_s), lambda: 0.0))
         await asyncio.wait({running}, timeout=BEGIN - 1000 + plan.warm_up_s + seconds)
         sender.stop()
+        stalling.cancel()
         await running
 
     run_virtual(main)
@@ -127,6 +140,26 @@ def test_windows_hold_what_came_in_them_and_the_rest_comes_after() -> None:
 def test_windows_without_an_answer_are_told_too() -> None:
     told = records(sent(KnownServer(lambda _: 3.5), 3.0, concurrency=1, window_s=1))
     assert [(one.index, one.requests) for one in told] == [(0, 0), (1, 0), (2, 0), (3, 0), (AFTER, 1)]
+
+
+@pytest.mark.parametrize(
+    ("stalls", "is_valid"),
+    [
+        pytest.param((0.1, 0.002), True, id="short ones"),
+        pytest.param((60.0, 0.05), True, id="rare ones"),
+        pytest.param((0.1, 0.03), False, id="often"),
+        pytest.param((10.0, 0.4), False, id="long ones"),
+        pytest.param((0.0, 0.1), False, id="starving"),
+    ],
+)
+def test_a_run_is_valid_where_the_worker_is_late_by_little(stalls: tuple[float, float], *, is_valid: bool) -> None:
+    made = Merged.of({0: records(sent(KnownServer(lognormal_s), 120, rate=50.0, stalls=stalls))[0]})
+    plan = Plan(scenario=Scenario.SERVER, rate=50.0, percentile=99.0)
+    figures = figures_of(made, [made.window(plan, 0.0)], plan)
+    assert figures is not None
+    assert figures.requests > 5000
+    told = " ".join(not_sustained(figures, cost_of(made, plan)))
+    assert ("sent late by the load generator" not in told) is is_valid, told
 
 
 def test_failures_are_counted_by_type_and_are_no_answers() -> None:

@@ -181,7 +181,11 @@ def _lines(report: Report, run: Run) -> list[str]:
         f"{totals.requests} good answers and {totals.failed} failures in all, warm-up included;"
         f" {cost.workers} worker{'s' * (cost.workers > 1)} took {cost.cpu:.2f} processors,"
         f" event loop at work {cost.busy:.0%}"
-        + ("" if cost.lag_p99_s is None else f", requests sent late by {_ms(cost.lag_p99_s)} (p99)")
+        + (
+            ""
+            if cost.lag_p99_s is None
+            else f", requests sent late by {_ms(cost.lag_p99_s)} (p99{_share(cost.lag_share)})"
+        )
     ]
     if run.figures is not None:
         agreed = "which agree" if run.is_stable else "which do not agree"
@@ -193,6 +197,10 @@ def _lines(report: Report, run: Run) -> list[str]:
     if run.ending is Ending.INTERRUPTED:
         lines.append("interrupted: this is what was measured until then")
     return lines
+
+
+def _share(part: float | None) -> str:
+    return f", up to {part:.0%} of a percentile" if part else ""
 
 
 def _ms(seconds: float | None) -> str:

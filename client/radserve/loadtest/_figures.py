@@ -133,8 +133,9 @@ class ClientCost(Struct, frozen=True, kw_only=True):
         cpu_s: Processor time of each of them.
         cpu: Processors that they kept at work together, 1.5 for one and a half.
         busy: Share of its time that the busiest worker's event loop was at work.
-        lag_p50_s: Median of how late what was due was sent; None of all but the open loop.
+        lag_p50_s: Median of how late what was due was sent; None of all but the open loop, as the others.
         lag_p99_s: Its p99.
+        lag_share: The largest share that this lateness has of a reported percentile.
     """
 
     workers: int
@@ -143,6 +144,7 @@ class ClientCost(Struct, frozen=True, kw_only=True):
     busy: float
     lag_p50_s: float | None = None
     lag_p99_s: float | None = None
+    lag_share: float | None = None
 
 
 class BatchSize(Struct, frozen=True, kw_only=True):

@@ -120,6 +120,7 @@ def _client(run: Run) -> Html:
     cost, totals = run.client, run.totals
     shares = ", ".join(f"{seconds:.2f}" for seconds in cost.cpu_s)
     late = "" if cost.lag_p99_s is None else f"; requests were sent late by {cost.lag_p99_s * MS:.3g} ms (p99)"
+    late += f", which is up to {cost.lag_share:.0%} of a percentile of the latency" if cost.lag_share else ""
     return element(
         "p",
         f"In all, warm-up included: {totals.due:,} requests due, {totals.sent:,} sent, {totals.requests:,} answered"

@@ -91,6 +91,7 @@ class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         failed: Requests that failed.
         waiting: Requests due and not answered at its end.
         latencies: Histogram of good answers.
+        punctual: Histogram of the same, less what the worker itself sent late; of an open loop alone.
         lags: Histogram of how late requests were sent that nothing held back.
         cpu_s: The process's processor time.
         busy_s: Time that the event loop was at work.
@@ -107,6 +108,7 @@ class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     failed: int
     waiting: int
     latencies: bytes
+    punctual: bytes
     lags: bytes
     cpu_s: float
     busy_s: float

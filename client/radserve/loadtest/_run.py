@@ -180,7 +180,7 @@ class _Running:
         plan = self._plan
         merged, windows, steps = self._reported(ending)
         figures, cost = figures_of(merged, windows, plan), cost_of(merged, plan)
-        invalid = not_sustained(figures, cost, plan) if figures else ()
+        invalid = not_sustained(figures, cost) if figures else ()
         notes = list(self._notes)
         stable = is_stable(self._windows, plan)
         if figures is None:

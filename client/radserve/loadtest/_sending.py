@@ -155,8 +155,9 @@ class _Sender:
             sending.discard(task)
 
         async def send(due: float, *, was_held: bool) -> None:
-            self._tally.sent(None if was_held else self._now() - due)
-            await self._ask(due)
+            lag_s = None if was_held else self._now() - due
+            self._tally.sent(lag_s)
+            await self._ask(due, lag_s or 0.0)
 
         was_held = False
         while not self._is_stopping:
@@ -190,7 +191,7 @@ class _Sender:
         if self._alarm is not None and not self._alarm.done():
             self._alarm.set_result(None)
 
-    async def _ask(self, begin: float) -> None:
+    async def _ask(self, begin: float, lag_s: float | None = None) -> None:
         """Send one request and count what comes of it, from its begin."""
         try:
             await self._transport.call(next(self._next_step), timeout_s=self._timeout_s)
@@ -206,7 +207,7 @@ class _Sender:
                 self._away_since = None
         else:
             now = self._now()
-            self._tally.answered(now, now - begin)
+            self._tally.answered(now, now - begin, lag_s)
             self._away_since = None
 
     def _note_away(self, now: float, error: RadserveError) -> None:

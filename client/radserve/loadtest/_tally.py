@@ -48,8 +48,9 @@ class Tally:
         self._clear()
 
     def _clear(self) -> None:
-        self._latencies, self._lags = Histogram(), Histogram()
+        self._latencies, self._punctual, self._lags = Histogram(), Histogram(), Histogram()
         self._held_latencies: list[float] = []
+        self._held_punctual: list[float] = []
         self._held_lags: list[float] = []
         self._sent = self._failed = 0
         self._failures: Counter[str] = Counter()
@@ -63,11 +64,13 @@ class Tally:
             if len(self._held_lags) >= _HELD:
                 self._flush()
 
-    def answered(self, now: float, latency_s: float) -> None:
-        """Count a good answer that came now."""
+    def answered(self, now: float, latency_s: float, lag_s: float | None = None) -> None:
+        """Count a good answer that came now, and how late the worker itself had sent the request."""
         if now >= self.edge:
             self.roll(now)
         self._held_latencies.append(latency_s)
+        if lag_s is not None:
+            self._held_punctual.append(latency_s - lag_s)
         if len(self._held_latencies) >= _HELD:
             self._flush()
 
@@ -94,8 +97,10 @@ class Tally:
 
     def _flush(self) -> None:
         self._latencies.record(self._held_latencies)
+        self._punctual.record(self._held_punctual)
         self._lags.record(self._held_lags)
         self._held_latencies.clear()
+        self._held_punctual.clear()
         self._held_lags.clear()
 
     def _hand_over(self, end: float, *, is_whole: bool) -> None:
@@ -119,6 +124,7 @@ class Tally:
                 failed=self._failed,
                 waiting=max(0, due_in_all - self._ended_in_all),
                 latencies=self._latencies.encode(),
+                punctual=self._punctual.encode(),
                 lags=self._lags.encode(),
                 cpu_s=cpu - self._cpu_before,
                 busy_s=busy - self._busy_before,

@@ -23,6 +23,7 @@ class Merged:
         failed: As in Record.
         waiting: At the end of the last one.
         latencies: As in Record.
+        punctual: As in Record.
         lags: As in Record.
         cpu_s: Processor time by worker.
         busy_s: Time that the event loop was at work, by worker.
@@ -31,7 +32,7 @@ class Merged:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.due = self.requests = self.failed = self.waiting = 0
-        self.latencies, self.lags = Histogram(), Histogram()
+        self.latencies, self.punctual, self.lags = Histogram(), Histogram(), Histogram()
         self.cpu_s: dict[int, float] = {}
         self.busy_s: dict[int, float] = {}
 
@@ -50,6 +51,7 @@ class Merged:
             merged.failed += record.failed
             merged.waiting += record.waiting
             merged.latencies.add(Histogram.decode(record.latencies))
+            merged.punctual.add(Histogram.decode(record.punctual))
             merged.lags.add(Histogram.decode(record.lags))
             merged.cpu_s[worker] = record.cpu_s
             merged.busy_s[worker] = record.busy_s
@@ -63,6 +65,7 @@ class Merged:
         self.failed += later.failed
         self.waiting = later.waiting
         self.latencies.add(later.latencies)
+        self.punctual.add(later.punctual)
         self.lags.add(later.lags)
         for mine, its in ((self.cpu_s, later.cpu_s), (self.busy_s, later.busy_s)):
             for worker, seconds in its.items():
