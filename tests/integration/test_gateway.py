@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from support.deployment import objects, rendered, run
 from support.envoys import RunningEnvoy, envoy, place, tls, token, write_certificates, write_issuer
 from support.faulty import NUMBERS, SECRET, note, write_faulty, x
 from support.repositories import write_python
-from support.servers import wait_until, write_certificate
+from support.servers import raw_server, wait_until, write_certificate
 
 from radserve import (
     Client,
@@ -282,3 +283,45 @@ def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: lis
                 os.kill(stub.pid, signal.SIGKILL)
             assert wait_until(lambda: gateway.statistic("membership_healthy") == 2, 20)
             _answers(gateway, folder, count=20)
+
+
+def test_a_leaving_gateway_answers_on_and_sends_its_clients_elsewhere(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    pod = objects(rendered("overlays/cpu"))["Deployment", "envoy"]["spec"]["template"]["spec"]
+    *shell, script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    with behind() as gateway, Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("echo")
+        changed = script.replace("/9901", f"/{gateway.admin_port}").replace("sleep 35", "true")
+        assert "200 OK" in run(*shell, changed).stdout
+        for _ in range(10):
+            assert model.infer({"X": np.zeros((1, 4), np.float32)})
+        closed = 'envoy_http_downstream_cx_drain_close{envoy_http_conn_manager_prefix="gateway"} 0'
+        assert closed not in gateway.read("/stats/prometheus")
+
+
+@pytest.mark.parametrize(("shown", "healthy"), [("replica", 1), ("gateway", 0)])
+def test_replicas_are_reached_by_mutual_tls_and_by_their_name(folder: Path, shown: str, healthy: int) -> None:
+    place(folder, "client", "upstream")
+    arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={folder}/ca.pem"]
+    arguments += [f"--grpc-server-cert={folder}/{shown}.pem", f"--grpc-server-key={folder}/{shown}.key"]
+    upstream: dict[str, Any] = {"upstream_certificates": str(folder / "upstream"), "healthy": healthy}
+    canary = canary_of(folder / "models", "echo")
+    with raw_server(folder / "models", *arguments) as (_, url), envoy(folder, [url], canary, **upstream) as gateway:
+        if healthy:
+            _answers(gateway, folder)
+        else:
+            assert wait_until(lambda: gateway.statistic("health_check_failure") > 0, 20)
+            assert gateway.statistic("health_check_success") == 0
+
+
+def test_what_one_replica_has_not_yet_another_is_asked_for(
+    folder: Path, replicas: list[EmbeddedServer], tmp_path: Path
+) -> None:
+    write_python(tmp_path, "echo", _ECHO, *_WIDE)  # and no model "faulty"
+    canary = canary_of(tmp_path)
+    with EmbeddedServer(tmp_path) as older, envoy(folder, [older.grpc_url, replicas[0].grpc_url], canary) as gateway:
+        with Client(gateway.url, tls=tls(folder, "client")) as client:
+            model = client.model("faulty")
+            assert all(model.infer(x())["Y"].tolist() == [[1, 1, 1, 1]] for _ in range(30))
+        assert gateway.statistic("upstream_rq_retry_success") > 0

@@ -34,6 +34,7 @@ def write_certificates(folder: Path) -> None:
     for name in ("gateway", *CLIENTS):
         write_certificate(folder, name, "ca")
     write_certificate(folder, "stranger", "other-ca")
+    write_certificate(folder, "replica", "ca", "127.0.0.1,DNS:triton")
     openssl, request = tool("openssl"), folder / "expired.csr"
     run(
         openssl,
@@ -53,13 +54,13 @@ def write_certificates(folder: Path) -> None:
     place(folder, "gateway")
 
 
-def place(folder: Path, name: str) -> None:
+def place(folder: Path, name: str, where: str = "placed") -> None:
     """Put a certificate where the gateway reads it, as a renewal does: each file at once."""
-    (folder / "placed").mkdir(exist_ok=True)
+    (folder / where).mkdir(exist_ok=True)
     for source, target in ((f"{name}.key", "tls.key"), (f"{name}.pem", "tls.crt"), ("ca.pem", "ca.crt")):
         new = folder / "new"
         shutil.copy(folder / source, new)
-        new.replace(folder / "placed" / target)
+        new.replace(folder / where / target)
 
 
 def tls(folder: Path, name: str | None) -> TLS:
@@ -73,12 +74,14 @@ class RunningEnvoy:
 
     Attributes:
         url: Of its clients.
+        admin_port: Of Envoy's own interface.
         log: Where it writes what it has to say.
     """
 
     def __init__(self, gateway: Gateway, log: Path) -> None:
         self.url = f"127.0.0.1:{gateway.port}"
         self.log = log
+        self.admin_port = gateway.admin_port
         self._metrics = f"http://127.0.0.1:{gateway.metrics_port}"
 
     def read(self, path: str) -> str:
@@ -97,13 +100,16 @@ class RunningEnvoy:
 
 
 @contextmanager
-def envoy(folder: Path, replicas: list[str], canary: Canary, **settings: Any) -> Iterator[RunningEnvoy]:
+def envoy(
+    folder: Path, replicas: list[str], canary: Canary, *, healthy: int | None = None, **settings: Any
+) -> Iterator[RunningEnvoy]:
     """Run a gateway of some replicas until all of them are healthy.
 
     Args:
         folder: With the certificates of ``write_certificates``.
         replicas: ``host:port`` of each.
         canary: As in ``Gateway``.
+        healthy: How many are to be healthy, if not all.
         settings: As there.
     """
     pairs = tuple((url.rpartition(":")[0], int(url.rpartition(":")[2])) for url in replicas)
@@ -117,9 +123,10 @@ def envoy(folder: Path, replicas: list[str], canary: Canary, **settings: Any) ->
     running = RunningEnvoy(gateway, own / "log")
     command = [tool("envoy"), "-c", str(own / "envoy.yaml"), "--disable-hot-restart", "--concurrency", "1"]
     with running.log.open("wb") as log:
+        expected = len(replicas) if healthy is None else healthy
         process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)  # noqa: S603 - ours
         try:
-            ready = wait_until(lambda: running.statistic("membership_healthy") == len(replicas), 20)
+            ready = wait_until(lambda: running.statistic("membership_healthy") == expected, 20)
             assert ready, running.log.read_text()
             yield running
         finally:

@@ -51,7 +51,7 @@ def test_compose_reads_that_file_by_itself_and_names_no_image() -> None:
 def test_the_deployed_envoy_is_the_tested_one() -> None:
     tested = re.search(r"/(\d+\.\d+\.\d+)/", run(tool("envoy"), "--version").stdout)
     assert tested
-    assert versions()["ENVOY_IMAGE"].endswith(f"-v{tested[1]}")
+    assert versions()["ENVOY_IMAGE"].endswith(f":v{tested[1]}")
 
 
 def test_the_container_has_the_packages_that_the_tests_run_with() -> None:

@@ -1,0 +1,85 @@
+"""A candidate's answers against those of the release in use."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from radserve import InputError, Rejection
+from radserve_server.compare import Comparison, compare, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from radserve_server import EmbeddedServer
+
+
+class _Answer:
+    """What ``to_dict`` tells of a result."""
+
+    def __init__(self, version: int = 1, probability: float = 0.9, *, is_positive: bool = True, text: str = "") -> None:
+        finding = {"label": "a", "probability": probability, "is_positive": is_positive, "is_indeterminate": False}
+        self._told = {"version": version, "findings": [finding], "text": text}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._told
+
+
+def _rejection() -> Rejection:
+    return Rejection(index=0, error=InputError("no"))
+
+
+def test_probabilities_may_move_and_decisions_count() -> None:
+    pairs: list[Any] = [
+        (_Answer(), _Answer(2, 0.8)),
+        (_Answer(), _Answer(2, 0.4, is_positive=False)),
+        (_Answer(), _Answer(2, text="other")),
+        (_Answer(), _Answer(2)),
+    ]
+    assert compare(pairs) == Comparison(4, 2, 0, 0.5, (("1",), ("2",)))
+    assert compare(pairs).share_changed == 0.5
+
+
+def test_what_only_one_release_answers_has_changed() -> None:
+    pairs: list[Any] = [(_Answer(), _rejection()), (_rejection(), _Answer()), (_rejection(), _rejection())]
+    found = compare(pairs)
+    assert (found.inputs, found.changed, found.unanswered) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_where_nothing_was_answered_nothing_is_shown(count: int) -> None:
+    assert compare([(_rejection(), _rejection())] * count).share_changed == 1
+
+
+@pytest.fixture
+def run(reference_server: EmbeddedServer) -> Any:
+    app = typer.Typer()
+    app.command()(main)
+    urls = ["--live", reference_server.grpc_url, "--candidate", reference_server.grpc_url]
+    return lambda folder: CliRunner().invoke(app, [str(folder), *urls])
+
+
+def test_a_release_agrees_with_itself(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "report_triage"
+    folder.mkdir()
+    for number, text in enumerate(("No evidence of pneumothorax.", "Large pneumothorax on the left.")):
+        (folder / f"{number}.txt").write_text(text)
+    done = run(tmp_path)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert (told["model"], told["inputs"], told["share_changed"], told["unanswered"]) == ("report_triage", 2, 0, 0)
+    assert told["versions"] == [["1"], ["1"]]
+
+
+def test_a_reference_set_that_nobody_answers_fails(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "chest_xray").mkdir()
+    (tmp_path / "chest_xray" / "0.dcm").write_text("no image")
+    assert run(tmp_path).exit_code == 1
+
+
+def test_an_empty_reference_set_is_refused(run: Any, tmp_path: Path) -> None:
+    assert isinstance(run(tmp_path).exception, InputError)
