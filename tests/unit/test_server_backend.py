@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -34,6 +36,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     utils = ModuleType("triton_python_backend_utils")
     utils.Tensor = utils.InferenceResponse = _record  # type: ignore[attr-defined]
     utils.TritonError = _TritonError  # type: ignore[attr-defined]
+    utils.Logger = SimpleNamespace(log_info=lambda _: None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, utils.__name__, utils)
     spec = importlib.util.spec_from_file_location("backend_under_test", _MODEL)
     assert spec is not None
@@ -240,6 +243,28 @@ def test_a_batch_of_nothing_is_a_batch(backend: Any) -> None:
     model, session = _model(backend, batched=True)
     assert [len(one) for one in _answers(model.execute([_request(0, "Y"), _request(0, "Y")]))] == [0, 0]
     assert session.calls == [(["Y"], (0, 2))]
+
+
+def test_no_run_takes_more_rows_of_several_requests_than_pays(backend: Any) -> None:
+    model, session = _model(backend, batched=True)
+    model._most = 16
+    sent = [np.full((rows, 2), number, np.float32) for number, rows in enumerate((6, 10, 6, 20, 1, 15, 16))]
+    found = _answers(model.execute([_request(0, "Y", array=one) for one in sent]))
+    assert [shape for _, shape in session.calls] == [(16, 2), (6, 2), (20, 2), (16, 2), (16, 2)]
+    assert [one.tolist() for one in found] == [one.tolist() for one in sent]
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("CPU", 48), ("GPU", math.inf)])
+def test_how_many_rows_pay_depends_on_who_computes(
+    kind: str, rows: float, with_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_cuda, "_session", lambda *_: SimpleNamespace(get_inputs=list, get_outputs=list))
+    monkeypatch.setattr(with_cuda, "_graph_file", lambda *_: None)
+    model = with_cuda.TritonPythonModel()
+    config = {"max_batch_size": 64, "parameters": {"intra_op_thread_count": {"string_value": "3"}}}
+    args = {"model_config": json.dumps(config), "model_repository": "", "model_version": "1"}
+    model.initialize(args | {"model_instance_kind": kind, "model_instance_device_id": "0"})
+    assert model._most == rows
 
 
 def test_a_request_that_runs_alone_is_not_copied(backend: Any) -> None:

@@ -22,7 +22,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,6 +47,9 @@ _CUDA = "CUDAExecutionProvider"
 # Whether a request was cancelled, the server must be asked, a trip of tens of microseconds for each request:
 # more than a small model's run. In its queue the server itself drops the cancelled ones.
 _WORTH_ASKING_S = 0.01
+# Rows of several requests that a CPU takes in one run, for each of its threads. More are no faster each, and what the
+# layers of a larger run hand each other leaves the core's cache as soon as others use it, too.
+_ROWS = 16
 # What the embedded server says of this machine: its cores, and the threads of each instance if they are asked for.
 _CORES, _THREADS = "RADSERVE_CORES", "RADSERVE_THREADS"
 _LEVELS = {
@@ -65,6 +68,8 @@ class TritonPythonModel:
 
     # Whether the last run was slow: see _WORTH_ASKING_S.
     _asks = True
+    # Rows of several requests in one run.
+    _most: float = math.inf
 
     def __init__(self) -> None:
         """Memory for batches: none yet."""
@@ -89,7 +94,10 @@ class TritonPythonModel:
         path = _graph_file(folder, config.get("default_model_filename") or "model.onnx")
         # ONNX Runtime itself refuses external data outside the graph's folder, links included.
         options = _session_options(config)
-        self._session = _session(path, options, _cuda_options(config, args))
+        cuda = _cuda_options(config, args)
+        if cuda is None:
+            self._most = _ROWS * (options.intra_op_num_threads or os.cpu_count() or 1)
+        self._session = _session(path, options, cuda)
         count = _instances(config)
         pb_utils.Logger.log_info(
             f"{config.get('name')}: {count} instances, intra_op_num_threads {options.intra_op_num_threads} each"
@@ -124,9 +132,10 @@ class TritonPythonModel:
             key: object = tuple([array.shape[1:] for array in feeds.values()]) if self._batched else index
             groups.setdefault(key, []).append((index, request, feeds))
         for group in groups.values():
-            indices, members, feeds_of = zip(*group, strict=True)
-            for index, response in zip(indices, self._answers(members, feeds_of), strict=True):
-                responses[index] = response
+            for part in _parts(group, self._most):
+                indices, members, feeds_of = zip(*part, strict=True)
+                for index, response in zip(indices, self._answers(members, feeds_of), strict=True):
+                    responses[index] = response
         return responses
 
     def _answers(self, requests: Sequence[Any], feeds: Sequence[Tensors]) -> list[Any]:
@@ -189,6 +198,20 @@ class TritonPythonModel:
             feeds[name] = _decoded(name, array) if self._input_types[name] == "TYPE_STRING" else array
         # A fixed order makes the shapes of two requests comparable.
         return feeds if len(feeds) == 1 else {name: feeds[name] for name in self._input_types if name in feeds}
+
+
+def _parts(group: list[tuple[int, Any, Tensors]], most: float) -> Iterator[list[tuple[int, Any, Tensors]]]:
+    """Requests in their order, as many together as have ``most`` rows; one that has more is by itself."""
+    part: list[tuple[int, Any, Tensors]] = []
+    rows = 0
+    for member in group if len(group) > 1 else ():
+        more = len(next(iter(member[2].values())))
+        if part and rows + more > most:
+            yield part
+            part, rows = [], 0
+        part.append(member)
+        rows += more
+    yield part or group
 
 
 def _graph_file(folder: Path, filename: str) -> Path:
