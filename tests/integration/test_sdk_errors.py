@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from support.faulty import SECRET, held, write_faulty, x
 from support.repositories import write_add_one
 from support.servers import raw_server, wait_until, write_certificate
+from tritonclient.grpc import service_pb2
 
 from radserve import (
     TLS,
@@ -69,12 +71,15 @@ def send(client: Client, model: Model, **changed: Any) -> object:
     request = _codec.to_request(
         model.contract, x(), request_id="r", queue_timeout_s=changed.pop("queue_timeout_s", None)
     )
+    head = service_pb2.ModelInferRequest.FromString(request.head)
     for name, value in changed.items():
-        target = request if name == "model_version" else request.inputs[0]
+        target = head if name == "model_version" else head.inputs[0]
         if name == "shape":
             target.shape[:] = value
         else:
             setattr(target, name, value)
+    version = int(changed.get("model_version", request.version))
+    request = msgspec.structs.replace(request, head=head.SerializeToString(), version=version)
     return client._session.transport.call(Infer(request=request), timeout_s=5)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve._codec._flow import Call
+    from radserve._codec._wire import Request
 
     Outcome = Callable[["ScriptedTransport", Call, str], Any]
 
@@ -59,9 +60,9 @@ class ScriptedTransport:
         endpoint = step.endpoint or usable[0]
         self.trace.append(f"{type(step).__name__} {endpoint.removesuffix(':1')}")
         if isinstance(step, Infer):
-            self.requests.append(step.request)
+            self.requests.append(message_of(step.request))
         outcome = self._script[endpoint].popleft()
-        return Reply(message=outcome(self, step, endpoint), endpoint=endpoint)
+        return replied(outcome(self, step, endpoint), endpoint)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -135,11 +136,22 @@ def answered(transport: ScriptedTransport, step: Call, endpoint: str) -> Any:  #
     return response_to(step.request)
 
 
-def response_to(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+def message_of(request: Request) -> service_pb2.ModelInferRequest:
+    """A request, as the server reads it."""
+    return service_pb2.ModelInferRequest.FromString(request.encoded())
+
+
+def replied(message: Any, endpoint: str) -> Reply:
+    """An answer, as the transport gives it."""
+    is_inference = isinstance(message, service_pb2.ModelInferResponse)
+    return Reply(message=message.SerializeToString() if is_inference else message, endpoint=endpoint)
+
+
+def response_to(request: Request) -> service_pb2.ModelInferResponse:
     """What the model of support.sdk_contracts answers to as many reports as were sent."""
-    batch = request.inputs[0].shape[0]
+    batch = message_of(request).inputs[0].shape[0]
     response = service_pb2.ModelInferResponse(
-        model_name=request.model_name, model_version=request.model_version, id=request.id
+        model_name=request.model, model_version=str(request.version), id=request.id
     )
     given: dict[str, tuple[str, NDArray[Any]]] = {
         "PROBABILITIES": ("FP32", np.tile(np.array([[0.25, 0.75]], np.float32), (batch, 1))),

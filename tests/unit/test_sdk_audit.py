@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.scripted import KINDS, Shell, answered, failing, response_to
+from support.scripted import KINDS, Shell, answered, failing, replied, response_to
 from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract
 
 from radserve import _codec
-from radserve._codec._flow import Reply
 from radserve.audit import AuditLog
 from radserve.errors import DeadlineExceededError, InputError, RadserveError, Retry
 
@@ -154,7 +153,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_noted_once(
     flow = _codec.predict_flow(cell, "calm", shell.client._session.call(None))
     step: Any = next(flow)
     step = flow.send(_codec.prepare_step(step))
-    step = flow.send(Reply(message=response_to(step.call.request), endpoint="a:1"))
+    step = flow.send(replied(response_to(step.call.request), "a:1"))
     assert isinstance(step, _codec.Record)
     for _ in range(writes):
         step.write()

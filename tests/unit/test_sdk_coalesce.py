@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.scripted import response_to
+from support.scripted import message_of, replied, response_to
 from support.sdk_contracts import TEXT, contract, tensors
 
 from radserve import ClientOptions, DeadlineExceededError, InferenceFailedError, Priority, RetryPolicy
@@ -279,7 +279,7 @@ def of_texts(*texts: str, timeouts: tuple[float, ...] = ()) -> Group:
 def test_the_request_holds_all_inputs_and_names_all_calls() -> None:
     group = of_texts("one", "two", "three", timeouts=(30.0, 5.0, 20.0))
     ask = group.ask()
-    request = ask.call.request  # type: ignore[union-attr]
+    request = message_of(ask.call.request)  # type: ignore[union-attr]
     assert list(request.inputs[0].shape) == [3, 1]
     assert request.raw_input_contents[0] == b"\x03\0\0\0one\x03\0\0\0two\x05\0\0\0three"
     assert request.id == ",".join(item.call.request_id for item in group.items)
@@ -297,21 +297,21 @@ def test_arrays_are_put_one_behind_the_other_whatever_their_layout() -> None:
         meeting.add(item)
     group = meeting.take()
     assert group is not None
-    request = group.ask().call.request  # type: ignore[union-attr]
+    request = message_of(group.ask().call.request)  # type: ignore[union-attr]
     assert request.raw_input_contents[0] == np.concatenate(given).tobytes()
     assert list(request.inputs[0].shape) == [4, 3, 2]
 
 
-def replied(group: Group, probabilities: list[float]) -> Reply:
+def answered(group: Group, probabilities: list[float]) -> Reply:
     response = response_to(group.ask().call.request)  # type: ignore[union-attr]
     table = np.array([[1 - value, value] for value in probabilities], np.float32)
     response.raw_output_contents[0] = table.tobytes()
-    return Reply(message=response, endpoint="a:1")
+    return replied(response, "a:1")
 
 
 def test_each_item_gets_its_own_rows_and_keeps_no_others() -> None:
     group = of_texts("one", "two", "three")
-    answers = group.answers(replied(group, [0.1, 0.2, 0.3]))
+    answers = group.answers(answered(group, [0.1, 0.2, 0.3]))
     assert [round(float(answer.arrays["PROBABILITIES"][0, 1]), 3) for answer in answers] == [0.1, 0.2, 0.3]
     assert [answer.request_id for answer in answers] == [item.call.request_id for item in group.items]
     for answer in answers:
@@ -324,9 +324,9 @@ def test_each_item_gets_its_own_rows_and_keeps_no_others() -> None:
 def test_an_answer_that_cannot_be_trusted_is_nobodys() -> None:
     group = of_texts("one", "two")
     with pytest.raises(InferenceFailedError):
-        group.answers(replied(group, [0.5, float("nan")]))
+        group.answers(answered(group, [0.5, float("nan")]))
     with pytest.raises(InferenceFailedError):
-        group.answers(replied(of_texts("one", "two"), [0.5, 0.5]))
+        group.answers(answered(of_texts("one", "two"), [0.5, 0.5]))
 
 
 def test_each_item_gets_an_error_of_its_own_that_names_it_alone() -> None:

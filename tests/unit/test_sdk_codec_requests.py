@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pydicom
 import pytest
+from support.scripted import message_of
 from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, arrays, contract, tensors
+from tritonclient.grpc import service_pb2
 
 from radserve import Priority, _codec
+from radserve._codec._wire import packed, to_joint_request
 from radserve.contracts import EveryImage
 from radserve.errors import (
     DecodeError,
@@ -164,8 +168,8 @@ def test_elements_of_a_bytes_tensor_must_be_text() -> None:
 
 def test_the_request_names_version_id_priority_and_queue_timeout() -> None:
     prepared = _codec.prepare(contract(TEXT), "气胸")
-    request = _codec.to_request(
-        contract(TEXT), prepared.inputs, request_id="r", priority=Priority.STAT, queue_timeout_s=0.25
+    request = message_of(
+        _codec.to_request(contract(TEXT), prepared.inputs, request_id="r", priority=Priority.STAT, queue_timeout_s=0.25)
     )
     assert (request.model_name, request.model_version, request.id) == ("demo", "3", "r")
     assert request.parameters["priority"].uint64_param == 1
@@ -181,9 +185,8 @@ def test_the_canary_fits_its_contract() -> None:
 
 
 def test_a_request_without_options_carries_no_parameters() -> None:
-    request = _codec.to_request(
-        contract(), _codec.prepare(contract(), np.zeros((4, 4, 1), np.uint8)).inputs, request_id="r"
-    )
+    prepared = _codec.prepare(contract(), np.zeros((4, 4, 1), np.uint8))
+    request = message_of(_codec.to_request(contract(), prepared.inputs, request_id="r"))
     assert not request.parameters
 
 
@@ -191,3 +194,24 @@ def test_a_priority_that_is_none_of_the_enum_is_refused() -> None:
     prepared = _codec.prepare(contract(TEXT), "text")
     with pytest.raises(InputError, match=r"Priority\.STAT"):
         _codec.to_request(contract(TEXT), prepared.inputs, request_id="r", priority="STAT")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_prepared_array_is_copied_once_on_its_way_into_the_message(rows: int) -> None:
+    size = 2**22
+    pixels = np.arange(size, dtype=np.uint8).reshape(2048, 2048, 1)
+    described = contract(msgspec.structs.replace(IMAGE, rows=2048, columns=2048))
+    tracemalloc.start()
+    try:
+        inputs = _codec.prepare(described, pixels).inputs
+        items = [[packed(inputs["PIXELS"])]] * rows
+        request = to_joint_request(described, items, ((rows, *pixels.shape),), request_id="r")
+        before = tracemalloc.get_traced_memory()[1]
+        message = request.encoded()
+        after = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert before < size // 8  # nothing was copied until here
+    assert rows * size < after < rows * size + size // 8
+    assert len(message) == request.size
+    assert service_pb2.ModelInferRequest.FromString(message).raw_input_contents[0] == pixels.tobytes() * rows

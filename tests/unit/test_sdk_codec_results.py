@@ -46,7 +46,9 @@ def result(
     answer: service_pb2.ModelInferResponse, described: ImageInput | TextInput = IMAGE, **changed: Any
 ) -> Classification:
     known = contract(described, **changed)
-    found = _codec.to_result(known, _codec.Prepared(inputs={}), _codec.to_answer(known, answer, batch_size=1))
+    found = _codec.to_result(
+        known, _codec.Prepared(inputs={}), _codec.to_answer(known, answer.SerializeToString(), batch_size=1)
+    )
     assert isinstance(found, Classification)
     return found
 
@@ -82,7 +84,7 @@ def test_an_answer_to_another_request_is_no_result(changed: dict[str, str]) -> N
     for name, value in changed.items():
         setattr(answer, name, value)
     with pytest.raises(InferenceFailedError, match="another request"):
-        _codec.to_answer(contract(), answer, batch_size=1, request_id="r")
+        _codec.to_answer(contract(), answer.SerializeToString(), batch_size=1, request_id="r")
 
 
 def test_a_result_becomes_json() -> None:
@@ -136,9 +138,49 @@ def _short() -> service_pb2.ModelInferResponse:
         service_pb2.ModelInferResponse(model_version="3"),
     ],
 )
-def test_an_answer_unlike_the_contract_is_not_trusted(answer: service_pb2.ModelInferResponse) -> None:
+@pytest.mark.parametrize("after", [0, 1], ids=["first", "after a good one"])
+def test_an_answer_unlike_the_contract_is_not_trusted(answer: service_pb2.ModelInferResponse, after: int) -> None:
+    described = f"{after} before it"
+    for _ in range(after):
+        result(response(), description=described)
     with pytest.raises(InferenceFailedError, match="cannot be trusted"):
-        result(answer)
+        result(answer, description=described)
+
+
+def _longer() -> bytes:
+    more = service_pb2.ModelInferResponse()
+    more.outputs.add(name="MORE", datatype="INT8", shape=[1, 2])
+    return bytes(response().SerializeToString() + more.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(response().SerializeToString()[:-1], id="cut"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff" * 40, id="no message"),
+        pytest.param(_longer(), id="more behind it"),
+        pytest.param(response().SerializeToString().replace(b"\x1a\x01r", b"\x1a\x01s"), id="another's"),
+    ],
+)
+def test_a_message_unlike_the_one_before_is_not_trusted(message: bytes) -> None:
+    described = contract()
+    _codec.to_answer(described, response().SerializeToString(), batch_size=1, request_id="r")
+    with pytest.raises(InferenceFailedError, match="cannot be trusted"):
+        _codec.to_answer(described, message, batch_size=1, request_id="r")
+
+
+def test_an_answer_like_one_before_has_its_own_contents() -> None:
+    described = contract()
+    for number in range(5):
+        message = response((number / 10, 0.9))
+        message.id = f"{number}"
+        for name in sorted(("a", "b", "c"), reverse=number % 2 == 1):  # as Triton's maps, in any order
+            message.parameters[name].int64_param = 1
+        answer = _codec.to_answer(described, message.SerializeToString(), batch_size=1, request_id=f"{number}")
+        assert answer.request_id == f"{number}"
+        assert answer.arrays["PROBABILITIES"].tolist() == np.array([[number / 10, 0.9]], np.float32).tolist()
+        assert answer.arrays["DECISIONS"].tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("count", [8, 9])
@@ -154,11 +196,11 @@ def test_a_report_with_more_tokens_than_the_model_reads_is_out_of_scope(count: i
 @pytest.mark.parametrize("raw", [b"\x05\0\0\0ab", b"\x01\0", b"\x02\0\0\0ab\x09", b"", bytes(8)])
 def test_a_torn_bytes_output_is_not_trusted(raw: bytes) -> None:
     with pytest.raises(InferenceFailedError, match="does not fill its shape"):
-        _codec.to_answer(tensors(), _of_bytes(raw), batch_size=1)
+        _codec.to_answer(tensors(), _of_bytes(raw).SerializeToString(), batch_size=1)
 
 
 def test_a_bytes_output_is_read_no_further_than_its_shape() -> None:
-    answer = _of_bytes(bytes(2**22))  # a million empty texts
+    answer = _of_bytes(bytes(2**22)).SerializeToString()  # a million empty texts
     tracemalloc.start()
     try:
         with pytest.raises(InferenceFailedError, match="does not fill its shape"):

@@ -15,8 +15,10 @@ from support.scripted import (
     failing,
     is_leaving,
     is_ready,
+    message_of,
     missing,
     of_another_version,
+    replied,
     serving,
 )
 from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract, tensors
@@ -37,7 +39,6 @@ from radserve import (
     UnauthenticatedError,
     _codec,
 )
-from radserve._codec._flow import Reply
 from radserve.errors import RadserveError, Retry
 
 if TYPE_CHECKING:
@@ -396,9 +397,9 @@ def test_a_study_too_large_for_one_request_is_sent_in_several() -> None:
     ten = _codec.Prepared(inputs={name: array.repeat(10, axis=0) for name, array in prepared.inputs.items()})
     step = flow.send(ten)
     assert isinstance(step, _codec.Ask)
-    assert step.call.request.inputs[0].shape == [8, 1]  # type: ignore[union-attr]
+    assert message_of(step.call.request).inputs[0].shape == [8, 1]  # type: ignore[union-attr]
     reply = answered(None, step.call, "a")  # type: ignore[arg-type]
-    step = flow.send(Reply(message=reply, endpoint="a"))
+    step = flow.send(replied(reply, "a"))
     assert isinstance(step, _codec.Ask)
-    assert step.call.request.inputs[0].shape == [2, 1]  # type: ignore[union-attr]
+    assert message_of(step.call.request).inputs[0].shape == [2, 1]  # type: ignore[union-attr]
     flow.close()

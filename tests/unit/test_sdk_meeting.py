@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.scripted import response_to
+from support.scripted import message_of, replied, response_to
 from support.sdk_contracts import TEXT, contract
 from support.servers import wait_until
+from tritonclient.grpc import service_pb2
 
 from radserve import (
     AsyncClient,
@@ -37,8 +38,6 @@ from radserve.errors import RadserveError, Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-
-    from tritonclient.grpc import service_pb2
 
     from radserve._codec._flow import Call
 
@@ -72,15 +71,16 @@ class Server:
         assert isinstance(step, Infer)
         assert timeout_s > 0
         (endpoint,) = sorted({"a:1", "b:1"} - set(step.avoid))[:1]
-        self.requests.append(step.request)
+        request = message_of(step.request)
+        self.requests.append(request)
         self.endpoints.append(endpoint)
-        texts = texts_of(step.request)
+        texts = texts_of(request)
         self.act(texts, endpoint)
         response = response_to(step.request)
         p = [int(text.split()[-1]) / 1000 for text in texts]
         response.raw_output_contents[0] = np.array([[value, value] for value in p], np.float32).tobytes()
         response.raw_output_contents[1] = np.zeros((len(p), 2), np.int8).tobytes()
-        return Reply(message=response, endpoint=endpoint)
+        return replied(response, endpoint)
 
 
 def texts_of(request: service_pb2.ModelInferRequest) -> list[str]:
@@ -292,7 +292,9 @@ def test_an_answer_that_cannot_be_trusted_is_asked_for_again_alone() -> None:
         reply = real(step, timeout_s)
         if "report 3" in texts_of(server.requests[-1]):
             count = server.batches[-1]
-            reply.message.raw_output_contents[0] = np.full((count, 2), np.nan, np.float32).tobytes()
+            response = service_pb2.ModelInferResponse.FromString(reply.message)
+            response.raw_output_contents[0] = np.full((count, 2), np.nan, np.float32).tobytes()
+            return replied(response, reply.endpoint)
         return reply
 
     server.answer = answer  # type: ignore[method-assign]

@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from support.sdk_contracts import contract
-from tritonclient.grpc import service_pb2
 
 from radserve._codec import Prepared
 from radserve._codec._decode import Answer
 from radserve._codec._flow import Ask, Infer, Prepare, Reply
+from radserve._codec._wire import Request
 from radserve._transport._calls import Failure, Rpc
 from radserve._transport._core import Connection, Send
 from radserve._transport._errors import translate
@@ -101,7 +101,7 @@ def test_opentelemetry_is_left_to_the_application() -> None:
 def _holders() -> list[object]:
     """One of each that holds a secret, or something of a patient's file."""
     pixels = np.array([[90817]], np.float32)
-    request = service_pb2.ModelInferRequest(raw_input_contents=[b"90817"])
+    request = Request(model="m", version=1, id="r", head=b"", contents=((b"90817",),))
     scope = Scope(patient_age_years=90817, sop_instance_uid="1.90817")
     geometry = Geometry(
         position_mm=(90817, 0, 0),

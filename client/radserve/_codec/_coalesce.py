@@ -83,7 +83,7 @@ class Group:
         request = to_joint_request(
             contract,
             [item.contents for item in self.items],
-            [(self.rows, *shape) for shape in first.key[3:]],
+            tuple([(self.rows, *shape) for shape in first.key[3:]]),
             request_id=self.request_id,
             priority=first.call.priority,
             queue_timeout_s=remaining_s,

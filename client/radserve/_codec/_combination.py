@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from radserve._codec._form import form_of
+from radserve._codec._plain import made
 from radserve.contracts import Combination, Decision, EveryImage, ImageInput
 from radserve.results import Finding
 
@@ -56,16 +58,10 @@ def findings_of(contract: Contract, probabilities: Sequence[float], decisions: S
         probabilities: One for each label.
         decisions: Values of Decision.
     """
-    findings = [
-        Finding(
-            label=label.name,
-            probability=probability,
-            threshold=label.threshold,
-            is_positive=decision == _POSITIVE,
-            is_indeterminate=decision == _INDETERMINATE,
-            indeterminate=label.indeterminate,
-            code=label.code,
-        )
-        for label, probability, decision in zip(contract.labels, probabilities, decisions, strict=True)
-    ]
-    return tuple(sorted(findings, key=_probability, reverse=True))
+    findings = []
+    for label, probability, decision in zip(form_of(contract).labels, probabilities, decisions, strict=True):
+        attributes = label[decision].copy()
+        attributes["probability"] = probability
+        findings.append(made(Finding, attributes))
+    findings.sort(key=_probability, reverse=True)
+    return tuple(findings)

@@ -16,10 +16,9 @@ from radserve._codec._plain import Plain
 from radserve.telemetry import span
 
 if TYPE_CHECKING:
-    from tritonclient.grpc import service_pb2
-
     from radserve._codec._item import Item
     from radserve._codec._prepare import Source
+    from radserve._codec._wire import Request
     from radserve.contracts import Contract, Policy
     from radserve.telemetry import Work
 
@@ -45,7 +44,7 @@ class Infer(_Call, frozen=True, kw_only=True):
         request: What to send.
     """
 
-    request: service_pb2.ModelInferRequest
+    request: Request
 
 
 class ReadConfig(_Call, frozen=True, kw_only=True):
@@ -138,7 +137,7 @@ class Reply(Plain, frozen=True, kw_only=True):
     """What a server answered.
 
     Attributes:
-        message: The response: of Infer a ModelInferResponse, of ReadConfig a ModelConfig,
+        message: The response: of Infer a ModelInferResponse's bytes, of ReadConfig a ModelConfig,
             of ListModels a list of names, of IsReady a bool, of ReadStatistics a ModelStatistics for each version.
         endpoint: ``host:port`` of the server that answered.
     """
@@ -166,5 +165,5 @@ def told(step: Ask | Join | Prepare | Record) -> span:
         return span("record")
     if isinstance(step.call, Infer):
         request = step.call.request
-        return span("infer", model=request.model_name, version=int(request.model_version))
+        return span("infer", model=request.model, version=request.version)
     return span("call", model=step.call.model if isinstance(step.call, ReadConfig | ReadStatistics) else None)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from radserve._codec._wire import packed
+from radserve._codec._wire import nbytes, packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,9 +45,7 @@ class Item:
         self.avoid = avoid
         self.rows = len(given[0])
         self.contents: list[Packed] = [packed(array) for array in given]
-        self.size = sum(
-            content.nbytes if isinstance(content, np.ndarray) else len(content) for content in self.contents
-        )
+        self.size = sum(map(nbytes, self.contents))
         self.key: Key = (contract.sha256, call.priority, avoid, *(array.shape[1:] for array in given))
         self.is_shared = False
         self.since = 0.0

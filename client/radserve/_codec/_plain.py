@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import msgspec
+
+T = TypeVar("T")
 
 
 class Plain(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,3 +16,13 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     __repr__ = object.__repr__
+
+
+def made(kind: type[T], attributes: dict[str, Any]) -> T:
+    """A frozen dataclass of all its attributes, at a third of the cost of its own constructor.
+
+    That one sets each of them through ``object.__setattr__``, which of a result takes longer than to check the answer.
+    """
+    one = object.__new__(kind)
+    object.__setattr__(one, "__dict__", attributes)
+    return one

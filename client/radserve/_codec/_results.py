@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib import metadata
@@ -12,6 +11,8 @@ import numpy as np
 
 from radserve._codec._combination import combined, findings_of
 from radserve._codec._decode import Answer, untrusted
+from radserve._codec._form import form_of
+from radserve._codec._plain import made
 from radserve._codec._segmentation import segmented
 from radserve.contracts import (
     DECISIONS,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve._codec._prepared import Prepared
-    from radserve.contracts import Contract, Evidence, Label
+    from radserve.contracts import Contract, Evidence
 
 Prediction: TypeAlias = Classification | Segmentation | GeneratedText
 _TYPES: dict[Task, type[Result]] = {
@@ -117,16 +118,19 @@ def to_result(contract: Contract, prepared: Prepared, answer: Answer) -> Predict
 
 
 def _origin(contract: Contract, prepared: Prepared, answer: Answer) -> _Origin:
-    provenance = Provenance(
-        task=contract.task,
-        intended_use=contract.intended_use,
-        model_sha256=contract.model_sha256,
-        contract_sha256=contract.sha256,
-        sdk_version=sdk_version(),
-        sop_instance_uids=prepared.sop_instance_uids,
-        frame_numbers=prepared.frame_numbers,
-        request_id=answer.request_id,
-        created=datetime.now(timezone.utc),
+    provenance = made(
+        Provenance,
+        {
+            "task": contract.task,
+            "intended_use": contract.intended_use,
+            "model_sha256": contract.model_sha256,
+            "contract_sha256": contract.sha256,
+            "sdk_version": sdk_version(),
+            "sop_instance_uids": prepared.sop_instance_uids,
+            "frame_numbers": prepared.frame_numbers,
+            "request_id": answer.request_id,
+            "created": datetime.now(timezone.utc),
+        },
     )
     return {"model": contract.name, "version": contract.version, "provenance": provenance}
 
@@ -152,10 +156,12 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
     _check_decisions(contract, answer, probabilities, decisions)
     rows = [findings_of(contract, *row) for row in zip(probabilities, decisions, strict=True)]
     findings = combined(contract, answer.arrays[PROBABILITIES]) if len(rows) > 1 else rows[0]
-    images = tuple(
-        ImageFindings(sop_instance_uid=uid, frame_number=number, findings=row)
-        for (uid, number), row in zip(prepared.images, rows, strict=bool(prepared.images))
-    )
+    images: tuple[ImageFindings, ...] = ()
+    if prepared.images:
+        images = tuple(
+            ImageFindings(sop_instance_uid=uid, frame_number=number, findings=row)
+            for (uid, number), row in zip(prepared.images, rows, strict=True)
+        )
     shown = None
     if contract.evidence is not None:
         maps = answer.arrays[EVIDENCE]
@@ -163,21 +169,29 @@ def _classified(contract: Contract, prepared: Prepared, answer: Answer) -> Class
             raise untrusted(contract, answer.request_id, "the evidence map has a value outside 0 to 1")
         row = _explained(rows, findings[0].label)
         shown = None if row is None else _evidence(contract.evidence, prepared, maps[row], row, findings[0].label)
-    return Classification(**_origin(contract, prepared, answer), findings=findings, evidence=shown, images=images)
+    origin = _origin(contract, prepared, answer)
+    return made(Classification, {**origin, "findings": findings, "evidence": shown, "images": images})
 
 
 def _check_decisions(
     contract: Contract, answer: Answer, probabilities: list[list[float]], decisions: list[list[int]]
 ) -> None:
     # Numbers of Python's: of a single image, which is most of them, arrays take several times as long.
-    if min(map(min, probabilities)) < 0 or max(map(max, probabilities)) > 1:
-        raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
-    if not _DECISIONS.issuperset(itertools.chain.from_iterable(decisions)):
-        raise untrusted(contract, answer.request_id, "a decision is none of negative, indeterminate and positive")
+    edges = form_of(contract).edges
     for of_image, decided in zip(probabilities, decisions, strict=True):
-        for label, probability, decision in zip(contract.labels, of_image, decided, strict=True):
-            if not _agrees(label, probability, decision):
-                msg = f"the decision about {label.name} contradicts its threshold"
+        for place, (probability, decision, (lower, upper)) in enumerate(zip(of_image, decided, edges, strict=True)):
+            if not 0 <= probability <= 1:
+                raise untrusted(contract, answer.request_id, "a probability is outside 0 to 1")
+            if decision == (
+                _POSITIVE if probability >= upper else _NEGATIVE if probability < lower else _INDETERMINATE
+            ):
+                continue
+            if decision not in _DECISIONS:
+                msg = "a decision is none of negative, indeterminate and positive"
+                raise untrusted(contract, answer.request_id, msg)
+            # The server compares in single precision.
+            if abs(probability - lower) >= _ON_EDGE and abs(probability - upper) >= _ON_EDGE:
+                msg = f"the decision about {contract.labels[place].name} contradicts its threshold"
                 raise untrusted(contract, answer.request_id, msg)
 
 
@@ -197,13 +211,6 @@ def _evidence(shown: Evidence, prepared: Prepared, values: NDArray[np.float32], 
     on_source = interpolate_to_source_grid(np.pad(values, 1), placement, around)
     on_source.flags.writeable = False
     return EvidenceMap(label=label, values=on_source, image=row if prepared.images else None)
-
-
-def _agrees(label: Label, probability: float, decision: int) -> bool:
-    lower, upper = label.indeterminate or (label.threshold, label.threshold)
-    if abs(probability - lower) < _ON_EDGE or abs(probability - upper) < _ON_EDGE:
-        return True  # the server compares in single precision
-    return decision == (_POSITIVE if probability >= upper else _NEGATIVE if probability < lower else _INDETERMINATE)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from radserve._codec._field import delimited
+from radserve._codec._form import form_of
+from radserve._codec._plain import Plain
 from radserve.errors import InputError
 from radserve.options import Priority
 
@@ -18,11 +21,48 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from radserve.contracts import Contract, Datatype
+    from radserve.contracts import Contract
 
-    Packed: TypeAlias = bytes | NDArray[Any]
+    Packed: TypeAlias = bytes | memoryview
 
 _LENGTH = struct.Struct("<I")
+_CONTENTS = service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+
+
+class Request(Plain, frozen=True, kw_only=True):
+    """A ``ModelInferRequest``, whose contents are copied into the message where that is sent, and nowhere before.
+
+    Attributes:
+        model: Its name.
+        version: The version that is asked for, no other.
+        id: For the server's log.
+        head: All of the message but the contents.
+        contents: Of each input tensor, what lies one behind the other on the batch axis.
+    """
+
+    model: str
+    version: int
+    id: str
+    head: bytes
+    contents: tuple[Sequence[Packed], ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each input tensor."""
+        return [sum(map(nbytes, parts)) for parts in self.contents]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message."""
+        return len(self.head) + sum(len(delimited(_CONTENTS, size)) + size for size in self.sizes)
+
+    def encoded(self) -> bytes:
+        """The message."""
+        pieces: list[Packed] = [self.head]
+        for size, parts in zip(self.sizes, self.contents, strict=True):
+            pieces.append(delimited(_CONTENTS, size))
+            pieces += parts
+        return b"".join(pieces)
 
 
 def to_request(
@@ -32,7 +72,7 @@ def to_request(
     request_id: str,
     priority: Priority | None = None,
     queue_timeout_s: float | None = None,
-) -> service_pb2.ModelInferRequest:
+) -> Request:
     """Make a request of arrays that fit the contract; as ``to_joint_request``, of one input.
 
     Args:
@@ -46,7 +86,7 @@ def to_request(
     return to_joint_request(
         contract,
         [[packed(array) for array in given]],
-        [array.shape for array in given],
+        tuple([array.shape for array in given]),
         request_id=request_id,
         priority=priority,
         queue_timeout_s=queue_timeout_s,
@@ -56,12 +96,12 @@ def to_request(
 def to_joint_request(
     contract: Contract,
     items: Sequence[Sequence[Packed]],
-    shapes: Sequence[tuple[int, ...]],
+    shapes: tuple[tuple[int, ...], ...],
     *,
     request_id: str,
     priority: Priority | None = None,
     queue_timeout_s: float | None = None,
-) -> service_pb2.ModelInferRequest:
+) -> Request:
     """Make one request of several inputs, one behind the other on the batch axis.
 
     Args:
@@ -73,22 +113,26 @@ def to_joint_request(
         queue_timeout_s: How long the request may wait in the server's queue,
             where the model's queue policy allows a request to say.
     """
-    request = service_pb2.ModelInferRequest(
-        model_name=contract.name, model_version=str(contract.version), id=request_id
-    )
+    own = service_pb2.ModelInferRequest(id=request_id)
     if priority is not None:
         if not isinstance(priority, Priority):
             msg = "priority must be one of Priority.STAT, URGENT and ROUTINE"
             raise InputError(msg)
-        request.parameters["priority"].uint64_param = int(priority)
+        own.parameters["priority"].uint64_param = int(priority)
     if queue_timeout_s is not None:
-        request.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
-    for tensor, shape, parts in zip(contract.inputs, shapes, zip(*items, strict=True), strict=True):
-        request.inputs.add(name=tensor.name, datatype=tensor.dtype.value, shape=shape)
-        request.raw_input_contents.append(b"".join(parts))
-    for tensor in contract.outputs:
-        request.outputs.add(name=tensor.name)
-    return request
+        own.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
+    return Request(
+        model=contract.name,
+        version=contract.version,
+        id=request_id,
+        head=form_of(contract).head(shapes) + own.SerializeToString(),  # one behind the other, messages are merged
+        contents=tuple(zip(*items, strict=True)),
+    )
+
+
+def nbytes(content: Packed) -> int:
+    """Size of a buffer."""
+    return len(content) if isinstance(content, bytes) else content.nbytes
 
 
 def utf8(text: str) -> bytes:
@@ -106,7 +150,7 @@ def utf8(text: str) -> bytes:
 
 def packed(array: NDArray[Any]) -> Packed:
     """An array as a buffer of what goes on the wire; copied only where it does not lie in memory like that."""
-    return _pack(array) if array.dtype.kind in "OUS" else np.ascontiguousarray(array)
+    return _pack(array) if array.dtype.kind in "OUS" else np.ascontiguousarray(array).data
 
 
 def _pack(array: NDArray[Any]) -> bytes:
@@ -121,14 +165,14 @@ def _pack(array: NDArray[Any]) -> bytes:
     return b"".join(parts)
 
 
-def from_bytes(raw: bytes, datatype: Datatype, shape: tuple[int, ...]) -> NDArray[Any]:
+def from_bytes(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """One output tensor.
 
     Raises:
         ValueError: The bytes do not make the shape.
     """
-    if not datatype.numpy.hasobject:
-        return np.frombuffer(raw, dtype=datatype.numpy).reshape(shape)
+    if not dtype.hasobject:
+        return np.frombuffer(raw, dtype).reshape(shape)
     elements: list[bytes] = []
     place, count = 0, math.prod(shape)
     while place < len(raw):

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from radserve._codec._flow import Infer, IsReady, ListModels, ReadConfig, ReadStatistics
 from radserve._codec._plain import Plain
+from radserve._codec._wire import Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +51,20 @@ class Failure:
         return cls(grpc.StatusCode.UNKNOWN, "")
 
 
+def stub_on(channel: Any) -> Any:  # noqa: ANN401 - of a generated class
+    """Triton's service on a channel of grpc or grpc.aio; its ModelInfer takes a Request, too, and gives bytes."""
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    stub.ModelInfer = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        request_serializer=_encoded,
+    )
+    return stub
+
+
+def _encoded(request: Request | service_pb2.ModelInferRequest) -> bytes:
+    return request.encoded() if isinstance(request, Request) else request.SerializeToString()
+
+
 READY = Rpc(method="ServerReady", request=service_pb2.ServerReadyRequest())
 
 
@@ -60,9 +75,9 @@ def to_rpc(step: Call) -> Rpc:
         return Rpc(
             method="ModelInfer",
             request=request,
-            model=request.model_name,
-            version=int(request.model_version) if request.model_version else None,
-            request_id=request.id or None,
+            model=request.model,
+            version=request.version,
+            request_id=request.id,
         )
     if isinstance(step, ReadConfig):
         request = service_pb2.ModelConfigRequest(name=step.model)

@@ -11,11 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tritonclient.grpc import service_pb2_grpc
-
 from radserve._codec._flow import Infer, IsReady, Reply
 from radserve._codec._plain import Plain
-from radserve._transport._calls import READY, Failure, Rpc, read, to_rpc
+from radserve._transport._calls import READY, Failure, Rpc, read, stub_on, to_rpc
 from radserve._transport._channel import check_address, open_channel
 from radserve._transport._endpoints import Pool
 from radserve._transport._errors import translate
@@ -143,7 +141,7 @@ class Core:
             InputError: The request is larger than a message may be.
         """
         rpc = to_rpc(step)
-        self._check(rpc)
+        self._check(step)
         end = time.monotonic() + timeout_s
         endpoint = yield from self._ready_endpoint(step, timeout_s)
         metadata = self._metadata()
@@ -167,11 +165,11 @@ class Core:
             return Reply(message=isinstance(error, UnauthenticatedError), endpoint=endpoint.url)
         raise error
 
-    def _check(self, rpc: Rpc) -> None:
+    def _check(self, step: Call) -> None:
         if self.is_closed:
             raise self.closed_error()
-        size, most = rpc.request.ByteSize(), self._options.max_message_bytes
-        if size > most:
+        most = self._options.max_message_bytes
+        if isinstance(step, Infer) and (size := step.request.size) > most:
             msg = f"the request has {size / 2**20:.1f} MiB, a message at most {most / 2**20:.1f} MiB: send fewer items"
             raise InputError(msg)
 
@@ -246,7 +244,7 @@ class Core:
                 channel = open_channel(url, self._options, self._tls, self._module)
                 if found is not None:
                     self._replaced.append(found)
-                found = Connection(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel), self._tls)
+                found = Connection(channel, stub_on(channel), self._tls)
                 self._connections[url] = found
             found.calls += 1
             return found

@@ -30,6 +30,8 @@ from radserve._transport._calls import Failure, Rpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from radserve._codec._wire import Request
+
     Ask = Callable[[Rpc], Generator[Any, Any, Any]]
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is, its names are ours alone
@@ -89,7 +91,7 @@ class SharedMemory:
         if failure is not None:
             return failure
         for is_last in (False, True):
-            region = self._take(sum(_aligned(content) for content in rpc.request.raw_input_contents))
+            region = self._take(sum(map(_aligned, rpc.request.sizes)))
             if isinstance(region, int):
                 try:
                     region = _create(region)
@@ -240,29 +242,23 @@ def _create(size: int) -> _Region:
         os.close(descriptor)
 
 
-def _place(request: service_pb2.ModelInferRequest, region: _Region) -> service_pb2.ModelInferRequest:
-    """A copy of a request, its inputs in a region."""
-    placed = service_pb2.ModelInferRequest(
-        model_name=request.model_name,
-        model_version=request.model_version,
-        id=request.id,
-        outputs=request.outputs,
-        inputs=request.inputs,
-    )
-    for name, parameter in request.parameters.items():
-        placed.parameters[name].CopyFrom(parameter)
+def _place(request: Request, region: _Region) -> service_pb2.ModelInferRequest:
+    """A request whose inputs lie in a region."""
+    placed = service_pb2.ModelInferRequest.FromString(request.head)
     offset = 0
-    for tensor, content in zip(placed.inputs, request.raw_input_contents, strict=True):
-        region.memory[offset : offset + len(content)] = content
+    for tensor, parts, size in zip(placed.inputs, request.contents, request.sizes, strict=True):
         tensor.parameters["shared_memory_region"].string_param = region.name
         tensor.parameters["shared_memory_offset"].int64_param = offset
-        tensor.parameters["shared_memory_byte_size"].int64_param = len(content)
-        offset += _aligned(content)
+        tensor.parameters["shared_memory_byte_size"].int64_param = size
+        region.memory.seek(offset)
+        for part in parts:
+            region.memory.write(part)
+        offset += _aligned(size)
     return placed
 
 
-def _aligned(content: bytes) -> int:
-    return -(-len(content) // _ALIGNMENT) * _ALIGNMENT
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _remove_files() -> None:

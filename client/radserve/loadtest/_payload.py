@@ -127,5 +127,5 @@ def payloads_of(contract: Contract, rows: Sequence[Arrays], per_request: int) ->
 
 def mean_bytes(contract: Contract, payloads: Sequence[Arrays]) -> int:
     """Mean size of a request's message."""
-    sizes = [int(to_request(contract, arrays, request_id="loadtest-0-0").ByteSize()) for arrays in payloads]
+    sizes = [to_request(contract, arrays, request_id="loadtest-0-0").size for arrays in payloads]
     return sum(sizes) // len(sizes)
