@@ -40,6 +40,11 @@ def one_line(text: str) -> str:
     )
 
 
+def is_told() -> bool:
+    """Whether anybody listens."""
+    return "opentelemetry.trace" in sys.modules or _log.isEnabledFor(logging.DEBUG)
+
+
 class span:  # noqa: N801 - read as a verb: with span("read")
     """Tells that something is done, how long it took and whether it failed; a context manager.
 

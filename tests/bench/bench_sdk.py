@@ -78,6 +78,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Stages:
     stages = Stages()
     for module in (_prepare, _flow, _session):
         monkeypatch.setattr(module, "span", stages)
+    monkeypatch.setattr(_flow, "is_told", lambda: True)
     return stages
 
 

@@ -9,13 +9,16 @@ for its authentication flows).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from radserve._codec._plain import Plain
-from radserve.telemetry import span
+from radserve.telemetry import is_told, span
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from radserve._codec._item import Item
     from radserve._codec._prepare import Source
     from radserve._codec._wire import Request
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from radserve.telemetry import Work
 
 T = TypeVar("T")
+_UNTOLD = nullcontext()
 
 
 class _Call(Plain, frozen=True, kw_only=True):
@@ -155,8 +159,10 @@ def work_of(flow: Flow[Any]) -> Work:
     return cast("Work", getattr(flow, "__name__", "call_flow").removesuffix("_flow"))
 
 
-def told(step: Ask | Join | Prepare | Record) -> span:
-    """A span around a step."""
+def told(step: Ask | Join | Prepare | Record) -> AbstractContextManager[None]:
+    """A span around a step, if anybody listens."""
+    if not is_told():
+        return _UNTOLD
     if isinstance(step, Prepare):
         return span("prepare", model=step.contract.name, version=step.contract.version)
     if isinstance(step, Join):

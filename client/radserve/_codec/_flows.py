@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from radserve._codec._coalesce import Coalescer
     from radserve._codec._prepare import Prepared, Source
     from radserve._codec._results import Prediction
+    from radserve.audit import AuditLog
     from radserve.contracts import Contract
 
 T = TypeVar("T")
@@ -87,7 +88,8 @@ def predict_flow(
             answers.append((yield from inferred(contract, arrays, call, endpoints, coalescer)))  # noqa: PERF401 - no comprehension yields
         return combine(contract, prepared, answers)
 
-    return (yield from _audited("predict", cell, call, _by_current_contract(cell, attempt, call), made))
+    flow = _by_current_contract(cell, attempt, call)
+    return (yield from flow if call.audit is None else _audited("predict", cell, call, call.audit, flow, made=made))
 
 
 def infer_flow(
@@ -104,7 +106,8 @@ def infer_flow(
             model=contract.name, version=contract.version, request_id=answer.request_id, arrays=answer.arrays
         )
 
-    return (yield from _audited("infer", cell, call, _by_current_contract(cell, attempt, call)))
+    flow = _by_current_contract(cell, attempt, call)
+    return (yield from flow if call.audit is None else _audited("infer", cell, call, call.audit, flow))
 
 
 def contract_flow(name: str, call: CallOptions, wanted: type[Result] | None = None) -> Flow[Contract]:
@@ -209,7 +212,13 @@ def wait_flow(name: str | None, call: CallOptions) -> Flow[None]:
 
 
 def _audited(
-    action: str, cell: ContractCell, call: CallOptions, flow: Flow[T], made: Mapping[int, Prepared] | None = None
+    action: str,
+    cell: ContractCell,
+    call: CallOptions,
+    audit: AuditLog,
+    flow: Flow[T],
+    *,
+    made: Mapping[int, Prepared] | None = None,
 ) -> Flow[T]:
     """Note a question and what came of it, before its answer is given.
 
@@ -217,13 +226,10 @@ def _audited(
         action: What is asked.
         cell: Whom.
         call: The options.
+        audit: Where it is noted.
         flow: Asks.
         made: What was prepared so far, to say what it was asked about.
     """
-    audit = call.audit
-    if audit is None:
-        return (yield from flow)
-
     def record(outcome: str) -> Record:
         contract = cell.contract
         prepared = list((made or {}).values())

@@ -60,5 +60,8 @@ def batches(prepared: Prepared, max_batch_size: int) -> Iterator[dict[str, NDArr
     """
     count = len(next(iter(prepared.inputs.values())))
     step = max_batch_size or count
+    if count <= step:
+        yield prepared.inputs
+        return
     for first in range(0, count, step):
         yield {name: array[first : first + step] for name, array in prepared.inputs.items()}
