@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_name("envoy.yaml")
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 _MAX_CANARY_BYTES = 2**16
+_MARGIN_S = 30  # so that of two limits the one that says DEADLINE_EXCEEDED is reached first
 _PEM = ("tls.crt", "tls.key", "ca.crt")
 
 
@@ -194,6 +195,7 @@ def _values(gateway: Gateway) -> dict[str, Any]:
         "metrics_port": gateway.metrics_port,
         "max_heap_bytes": gateway.max_heap_bytes,
         "max_deadline": f"{gateway.max_deadline_s}s",
+        "idle": f"{gateway.max_deadline_s + _MARGIN_S}s",
         "max_request_bytes": gateway.max_request_bytes,
         "max_requests": gateway.max_requests,
         "too_large": f"the message is larger than max_request_bytes of the gateway, {gateway.max_request_bytes}",

@@ -7,6 +7,8 @@ import os
 import signal
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from support.deployment import objects, rendered, run
-from support.envoys import RunningEnvoy, envoy, place, tls, token, write_certificates, write_issuer
+from support.envoys import RunningEnvoy, envoy, place, tls, token, unavailable, write_certificates, write_issuer
 from support.faulty import NUMBERS, SECRET, note, write_faulty, x
 from support.repositories import write_python
 from support.servers import raw_server, wait_until, write_certificate
@@ -175,15 +177,73 @@ def test_the_callers_deadline_holds(gateway: RunningEnvoy, folder: Path) -> None
         note(folder / "models", "let_go", number).touch()
 
 
+def test_no_answer_takes_longer_than_the_longest_deadline(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    number = next(NUMBERS)
+    with behind(max_deadline_s=1) as gateway, Client(gateway.url, tls=tls(folder, "client")) as client:
+        model = client.model("faulty")
+        try:
+            begin = time.monotonic()
+            with pytest.raises(DeadlineExceededError):
+                model.infer(x(held=number), timeout_s=60)
+            assert time.monotonic() - begin < 30
+        finally:
+            note(folder / "models", "let_go", number).touch()
+
+
 def test_wrong_inputs_eject_nobody(gateway: RunningEnvoy, folder: Path) -> None:
     with Client(gateway.url, tls=tls(folder, "client")) as client:
         model = client.model("faulty")
         for options in [{"error": 1.0}, {"raises": 1.0}]:
-            for _ in range(12):
+            for _ in range(20):
                 with pytest.raises(ServerError):
                     model.infer(x(**options))
-    assert gateway.statistic("outlier_detection_ejections_active") == 0
-    assert gateway.statistic("outlier_detection_ejections_enforced_total") <= 0
+    assert _ejections(gateway) == 0
+
+
+def _ejections(gateway: RunningEnvoy) -> float:
+    """Also those that the cap prevented."""
+    names = ("enforced_total", "overflow", "detected_consecutive_gateway_failure")
+    return sum(gateway.statistic(f"outlier_detection_ejections_{name}") for name in names)
+
+
+def test_full_queues_are_told_as_such_and_eject_nobody(gateway: RunningEnvoy, folder: Path) -> None:
+    numbers = [next(NUMBERS) for _ in range(6)]  # of each replica one, and two in its queue
+
+    def is_refused() -> bool:
+        try:
+            model.infer(x(), timeout_s=0.3)
+        except ServerOverloadedError as error:
+            return error.code == "RESOURCE_EXHAUSTED"
+        except DeadlineExceededError:
+            return False
+        return False
+
+    with Client(gateway.url, tls=tls(folder, "client")) as client, ThreadPoolExecutor(len(numbers)) as pool:
+        model = client.model("faulty")
+        for number in numbers:
+            pool.submit(model.infer, x(held=number), timeout_s=60)
+        try:
+            assert wait_until(is_refused)
+            assert sum(is_refused() for _ in range(30)) > 20
+        finally:
+            for number in numbers:
+                note(folder / "models", "let_go", number).touch()
+    assert _ejections(gateway) == 0
+
+
+def test_a_replica_that_says_it_is_unavailable_is_ejected(folder: Path, replicas: list[EmbeddedServer]) -> None:
+    urls, canary = [one.grpc_url for one in replicas], canary_of(folder / "models", "echo")
+    with unavailable(urls[0]) as broken, envoy(folder, [*urls, broken], canary) as gateway:
+        with Client(gateway.url, tls=tls(folder, "client")) as client:
+            for _ in range(200):
+                with suppress(ServerUnavailableError):
+                    client.model("echo").infer({"X": np.zeros((1, 4), np.float32)})
+                if gateway.statistic("outlier_detection_ejections_active") == 1:
+                    break
+        assert gateway.statistic("outlier_detection_ejections_active") == 1
+        _answers(gateway, folder, count=20)
 
 
 def test_the_log_holds_neither_payload_nor_what_the_server_said(gateway: RunningEnvoy, folder: Path) -> None:
@@ -248,6 +308,23 @@ def test_only_valid_tokens_pass(behind: Callable[..., AbstractContextManager[Run
                 client.models()
         with _asking(gateway, folder, token(folder, roles=["radserve-operator"])) as client:
             assert client.models()
+
+
+def test_of_tokens_each_subject_has_its_own_rate(
+    behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
+) -> None:
+    tokens = Tokens(issuer="hospital", audience="radserve", jwks=str(write_issuer(folder)))
+    with behind(tokens=tokens, mutual_tls=False, burst=5, requests_per_s=1) as gateway:
+        with _asking(gateway, folder, token(folder, sub="ris")) as client:
+
+            def ask_on() -> None:
+                for _ in range(60):
+                    client.model("echo")
+
+            with pytest.raises(ServerOverloadedError):
+                ask_on()
+        with _asking(gateway, folder, token(folder, sub="pacs")) as client:
+            assert client.model("echo")
 
 
 def _asking(gateway: RunningEnvoy, folder: Path, shown: str | None) -> Client:

@@ -7,11 +7,13 @@ import json
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import grpc
 from support.deployment import run, tool
 from support.servers import free_port, wait_until, write_certificate
 
@@ -147,7 +149,8 @@ def write_issuer(folder: Path) -> Path:
 
 def token(folder: Path, key: str = "issuer", **claims: object) -> str:
     """A token of that provider, or one that another key signed."""
-    body = {"iss": "hospital", "aud": "radserve", "sub": "ris", "exp": int(time.time()) + 600} | claims
+    all_claims = {"iss": "hospital", "aud": "radserve", "sub": "ris", "exp": int(time.time()) + 600} | claims
+    body = {name: claim for name, claim in all_claims.items() if claim is not None}
     head = {"alg": "RS256", "kid": "1", "typ": "JWT"}
     signed = ".".join(_base64(json.dumps(part).encode()) for part in (head, body))
     command = [tool("openssl"), "dgst", "-sha256", "-sign", str(folder / f"{key}.key")]
@@ -157,3 +160,35 @@ def token(folder: Path, key: str = "issuer", **claims: object) -> str:
 
 def _base64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+class _CanariesAlone(grpc.GenericRpcHandler):  # type: ignore[type-arg] # takes none when run
+    """Hands canaries on to a server, and calls itself unavailable to everybody else."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def service(self, handler_call_details: Any) -> Any:
+        """What answers a call."""
+        method = self._channel.unary_unary(handler_call_details.method, bytes, bytes)
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if b"\x1a\x06canary" not in request:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "out of order")
+            return bytes(method(request))
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@contextmanager
+def unavailable(target: str) -> Iterator[str]:
+    """``host:port`` of a replica that passes its canary and answers nobody."""
+    with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers((_CanariesAlone(channel),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()

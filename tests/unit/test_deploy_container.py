@@ -77,7 +77,8 @@ def test_there_are_no_other_services(services: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", _TRITONS)
 def test_triton_serves_what_was_verified_from_a_read_only_mount(services: dict[str, Any], name: str) -> None:
     service = services[name]
-    (mount,) = service["volumes"]
+    mount, engines = service["volumes"]
+    assert engines == {"type": "volume", "source": "engines", "target": "/cache"}
     assert (mount["target"], mount["read_only"], mount["bind"]["create_host_path"]) == ("/models", True, False)
     assert service["depends_on"] == {"verify": {"condition": "service_completed_successfully"}}
     assert services["verify"]["entrypoint"] == ["radserve", "check", "--manifests", "/models"]
