@@ -304,3 +304,8 @@ def test_what_is_served_is_one_line_of_an_overlay() -> None:
         assert text.count("RELEASE=") == 1
         release = next(one for one in objects(rendered(path)).items() if one[0] == ("ConfigMap", "release"))[1]
         assert re.fullmatch(r"release-[a-z0-9]{10}", release["metadata"]["name"])  # another release rolls over
+
+
+def test_the_gateway_gets_all_of_its_rendered_files() -> None:
+    files = {path.name for path in (DEPLOY / "kubernetes" / "base" / "envoy").iterdir()}
+    assert _of("overlays/cpu", "ConfigMap", "envoy")["data"].keys() == files
