@@ -7,6 +7,8 @@ first start installs each peer into an environment of its own, .venv-peers/NAME.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each cell")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped then, too
     found = Findings()
     with tempfile.TemporaryDirectory(prefix="radserve_peers_") as scratch:
         folder = Path(scratch)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.peers.environments import python_of
-from bench.peers.wire import RawHttp
+from bench.peers.wire import BytesGrpc, KServeGrpc, RawHttp
 
 if TYPE_CHECKING:
     from bench.peers.graphs import Graph
@@ -29,6 +29,8 @@ class Peer:
         settings: What was chosen, for the reader.
         arguments: Of its environment's Python; ``{port}`` and ``{servers}`` are filled in.
         wire: How it is asked.
+        replicas: How many ports it listens on, the given one and those that follow.
+        systems_python: Whether it needs the system's Python.
     """
 
     name: str
@@ -37,11 +39,13 @@ class Peer:
     settings: str
     arguments: str
     wire: Wire
+    replicas: int = 1
+    systems_python: bool = False
 
     def command(self, port: int) -> list[str]:
         """What starts it; installs it first."""
         filled = [word.format(port=port, servers=SERVERS) for word in self.arguments.split()]
-        return [str(python_of(self.name)), *filled]
+        return [str(python_of(self.name, systems=self.systems_python)), *filled]
 
 
 _UVICORN = (
@@ -67,6 +71,49 @@ PEERS = {
             settings="uvicorn as above; async endpoint, raw bytes; ONNX Runtime called in the loop",
             arguments=f"-m uvicorn fast:app {_UVICORN}",
             wire=RawHttp(),
+        ),
+        Peer(
+            name="ray",
+            title="Ray Serve",
+            packages=("ray", "uvicorn"),
+            settings="2 replicas, throughput-optimised, asked straight, one by each client process; raw bytes",
+            arguments="{servers}/rays.py",
+            wire=RawHttp(),
+            replicas=2,
+        ),
+        Peer(
+            name="bentoml",
+            title="BentoML",
+            packages=("bentoml", "starlette", "uvicorn"),
+            settings="2 workers; raw bytes by a mounted ASGI route, as its own endpoints read JSON, forms or files;"
+            " neither access log nor metrics",
+            arguments="-m bentoml serve bento:Served --working-dir {servers} --host 127.0.0.1 --port {port}",
+            wire=RawHttp("/raw/"),
+        ),
+        Peer(
+            name="litserve",
+            title="LitServe",
+            packages=("litserve", "fastapi", "uvicorn"),
+            settings="2 workers, 2 API servers, fast queue; raw bytes",
+            arguments="{servers}/lit.py",
+            wire=RawHttp(),
+        ),
+        Peer(
+            name="mlserver",
+            title="MLServer",
+            packages=("mlserver", "grpcio"),
+            settings="gRPC, custom runtime, 2 parallel workers; pixels and outputs as bytes, which it need not unpack",
+            arguments="{servers}/mls.py",
+            wire=BytesGrpc(),
+        ),
+        Peer(
+            name="pytriton",
+            title="PyTriton",
+            packages=("nvidia-pytriton",),
+            settings="gRPC, 2 decorated functions, dynamic batching",
+            arguments="{servers}/decorated.py",
+            wire=KServeGrpc(),
+            systems_python=True,
         ),
     )
 }

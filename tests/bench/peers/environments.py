@@ -18,8 +18,13 @@ class PeerError(Exception):
     """A peer cannot be measured; the message, one line, is its row."""
 
 
-def python_of(name: str) -> Path:
+def python_of(name: str, *, systems: bool = False) -> Path:
     """The interpreter of a peer's environment, which has exactly what its lock file pins.
+
+    Args:
+        name: The peer's.
+        systems: Use Debian's Python of this version if there is one: Triton's stub takes the system's
+            libpython, and multiprocessing, which PyTriton uses in it, fails with another one's standard library.
 
     Raises:
         PeerError: It cannot be installed.
@@ -30,7 +35,9 @@ def python_of(name: str) -> Path:
     if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
         return python
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], [*install, "-r", str(lock)]):
+    debians = "/usr/bin/python{}.{}".format(*sys.version_info)
+    base = debians if systems and Path(debians).exists() else sys.executable
+    for command in ([base, "-m", "venv", "--clear", str(folder)], [*install, "-r", str(lock)]):
         done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - ours
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]

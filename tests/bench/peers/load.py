@@ -17,7 +17,7 @@ from bench.peers.wire import HOST
 from radserve import AsyncClient, ClientOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.peers.graphs import Graph
     from bench.peers.wire import Wire
@@ -26,12 +26,13 @@ PROCESSES = 2
 
 
 def closed_loop(
-    wire: Wire, port: int, request: Path, *, rows: int, in_flight: int, seconds: float
+    wire: Wire, ports: Sequence[int], request: Path, *, rows: int, in_flight: int, seconds: float
 ) -> Callable[[], float]:
-    """A function that returns how many inputs a second the server answers that has them sent so many a request."""
+    """A function that returns how many inputs a second the server answers; clients share its ports out."""
     script = str(Path(__file__).with_name("closed_loop.py"))
-    command = [sys.executable, script, wire.protocol, f"{HOST}:{port}", str(request)]
-    command += [str(in_flight // PROCESSES), str(seconds)]
+    counts = [str(in_flight // PROCESSES), str(seconds)]
+    urls = [f"{HOST}:{ports[number % len(ports)]}" for number in range(PROCESSES)]
+    commands = [[sys.executable, script, wire.protocol, url, str(request), *counts] for url in urls]
 
     def run() -> float:
         with ExitStack() as running:
@@ -41,15 +42,15 @@ def closed_loop(
                         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
                     )
                 )
-                for _ in range(PROCESSES)
+                for command in commands
             ]
             _each_says(clients)  # ready
             for client in clients:
                 assert client.stdin is not None
                 client.stdin.write("go\n")
                 client.stdin.flush()
-            counts = [said.split() for said in _each_says(clients)]
-            return sum(int(calls) / float(taken) for calls, taken in counts) * rows
+            said = [line.split() for line in _each_says(clients)]
+            return sum(int(calls) / float(taken) for calls, taken in said) * rows
 
     return run
 

@@ -23,12 +23,15 @@ _MIB = 1024
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports of 127.0.0.1 that follow one another, on which nobody listens."""
+    while True:
+        with ExitStack() as stack, suppress(OSError, OverflowError):
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            sockets[0].bind(("127.0.0.1", 0))
+            first = int(sockets[0].getsockname()[1])
+            for number, one in enumerate(sockets[1:], 1):
+                one.bind(("127.0.0.1", first + number))
+            return list(range(first, first + count))
 
 
 class Running:

@@ -93,27 +93,27 @@ class Stage:
         return started
 
     def _started(self, name: str, own: ExitStack) -> tuple[Running, Ways]:
-        port, grpc_port = free_ports(2)
+        port, *others, grpc_port = free_ports(3)
         peer = catalogue.PEERS.get(name)
         command = catalogue.command(name, port)
         variables = catalogue.environment(name, self.graph, self.rows, port, grpc_port)
         server = own.enter_context(Running(command, variables, self.folder / f"{name}.log"))
         if peer:
-            self._check(peer.wire, port, server)
-            wires: dict[str, tuple[Wire, int]] = {peer.title: (peer.wire, port)}
+            ports = [grpc_port] if peer.wire.protocol == "grpc" else [port, *others][: peer.replicas]
+            wires: dict[str, tuple[Wire, list[int]]] = {peer.title: (peer.wire, ports)}
         else:
-            self._check(KServeGrpc(), grpc_port, server)
+            self._check(KServeGrpc(), [grpc_port], server)
             region = own.enter_context(SharedMemory.opened(self.graph, grpc_port, self.rows))
-            wires = {GRPC: (KServeGrpc(), grpc_port), HTTP: (KServeHttp(), port), SHARED: (region, grpc_port)}
-            for wire, at in (wires[HTTP], wires[SHARED]):
-                self._check(wire, at, server)
+            wires = {GRPC: (KServeGrpc(), [grpc_port]), HTTP: (KServeHttp(), [port]), SHARED: (region, [grpc_port])}
+        for wire, ports in wires.values():
+            self._check(wire, ports, server)
         ways = {}
-        for row, (wire, at) in wires.items():
-            request = self.folder / f"{at}_{type(wire).__name__}.request"
+        for row, (wire, ports) in wires.items():
+            request = self.folder / f"{ports[0]}_{type(wire).__name__}.request"
             request.write_bytes(wire.request(self.graph, self.graph.pixels(self.rows, 0)))
             for calls in self.in_flight:
                 ways[row, (self.graph.model, self.rows, calls)] = load.closed_loop(
-                    wire, at, request, rows=self.rows, in_flight=calls, seconds=self.seconds
+                    wire, ports, request, rows=self.rows, in_flight=calls, seconds=self.seconds
                 )
         cell = (self.graph.model, 1, CALLERS)
         if not peer and self.rows == 1 and CALLERS in self.in_flight:
@@ -123,13 +123,14 @@ class Stage:
                 )
         return server, ways
 
-    def _check(self, wire: Wire, port: int, server: Running) -> None:
+    def _check(self, wire: Wire, ports: list[int], server: Running) -> None:
         """Wait until it answers, then compare answers to different requests, some of them at the same time."""
         until = time.monotonic() + _START_S
         while True:
             server.check()
             try:
-                wire.outputs(self.graph, port, self.graph.pixels(self.rows, 0))
+                for port in ports:
+                    wire.outputs(self.graph, port, self.graph.pixels(self.rows, 0))
                 break
             except (OSError, PeerError) as error:
                 if time.monotonic() > until:
@@ -138,7 +139,7 @@ class Stage:
                 time.sleep(0.2)
         several = 1 if isinstance(wire, SharedMemory) else _DISTINCT  # all use the one region
         with ThreadPoolExecutor(several) as pool:
-            for wrong in pool.map(lambda seed: self._wrong(wire, port, seed), range(_DISTINCT)):
+            for wrong in pool.map(lambda seed: self._wrong(wire, ports[seed % len(ports)], seed), range(_DISTINCT)):
                 if wrong:
                     raise PeerError(wrong)
 

@@ -135,6 +135,30 @@ class KServeGrpc:
 
 
 @dataclass(frozen=True)
+class BytesGrpc:
+    """The same with each row's pixels as a string of bytes, and as its answer all its outputs."""
+
+    protocol: ClassVar[str] = "grpc"
+
+    def request(self, graph: Graph, pixels: NDArray[np.uint8]) -> bytes:
+        """The serialised message."""
+        message = service_pb2.ModelInferRequest(model_name=graph.model)
+        message.inputs.add(name=graph.input[0], datatype="BYTES", shape=[len(pixels)])
+        message.raw_input_contents.append(
+            b"".join([len(raw).to_bytes(4, "little") + raw for raw in (row.tobytes() for row in pixels)])
+        )
+        written: bytes = message.SerializeToString()
+        return written
+
+    def outputs(self, graph: Graph, port: int, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Ask once."""
+        (raw,) = grpc_call(port, self.request(graph, pixels)).raw_output_contents
+        size = 4 + graph.output_bytes(1)
+        rows = [_split(graph, 1, raw[at + 4 : at + size]) for at in range(0, len(raw), size)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in graph.outputs}
+
+
+@dataclass(frozen=True)
 class SharedMemory:
     """Over gRPC, with input and outputs in one region of system shared memory; all calls use the same."""
 
@@ -186,4 +210,4 @@ class SharedMemory:
         return _split(graph, len(pixels), raw.tobytes())
 
 
-Wire = RawHttp | KServeHttp | KServeGrpc | SharedMemory
+Wire = RawHttp | KServeHttp | KServeGrpc | BytesGrpc | SharedMemory
