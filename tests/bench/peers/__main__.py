@@ -34,7 +34,9 @@ def main() -> None:
     """Run it."""
     names = ["ours", *catalogue.PEERS]
     parser = argparse.ArgumentParser(prog="bench.peers", description=__doc__)
-    parser.add_argument("--only", action="append", choices=names, help="a server to measure, may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=names, help="measure, and report, this alone; may be repeated"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each cell")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
     options = parser.parse_args()

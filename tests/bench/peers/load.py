@@ -65,7 +65,7 @@ def _each_says(clients: list[subprocess.Popen[str]]) -> list[str]:
         if not said[-1]:
             for other in clients:
                 other.terminate()
-            msg = f"under load: {client.stderr.read().strip().splitlines()[-1][:200]}"
+            msg = f"under load: {(client.stderr.read().strip() or 'a client ended').splitlines()[-1][:200]}"
             raise PeerError(msg)
     return said
 

@@ -162,7 +162,7 @@ class Stage:
                     continue
                 try:
                     rate = ways[key]()
-                except PeerError as error:
+                except Exception as error:  # noqa: BLE001 - likewise
                     self._failed(found, key[0], error)
                     del ways[key]
                     continue

@@ -35,6 +35,19 @@ def _rows(found: Findings, titles: Iterable[str], cells: Sequence[Cell]) -> list
     return [[row, *[_cell(found.rates.get((row, cell))) for cell in cells]] for row in titles]
 
 
+def _compared(found: Findings, row: str, other: str, cell: Cell) -> str | None:
+    """How two rows' ratios to the limit compare, turn by turn; None if one is missing or lacks turns."""
+    ours, theirs = found.rates.get((row, cell), []), found.rates.get((other, cell), [])
+    if not ours or len(ours) != len(theirs):
+        return None
+    ratios = [
+        rate / limit / (other_rate / other_limit)
+        for (rate, limit), (other_rate, other_limit) in zip(ours, theirs, strict=True)
+    ]
+    how = f"{cell[2]} in flight, {cell[1]} a request"
+    return f"- {row} against {other}, {how}: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def _limits(found: Findings, model: str) -> str:
     limits = [limit for (_, cell), turns in found.rates.items() if cell[0] == model for _, limit in turns]
     return f"{median(limits):,.{0 if median(limits) > 100 else 1}f}" if limits else "-"
@@ -62,7 +75,7 @@ def report(found: Findings, rounds: int, seconds: float) -> None:
     ]
     if found.reasons:
         lines += ["", "Not measured:", "", *[f"- {row}: {reason}" for row, reason in found.reasons.items()]]
-    single = CELLS["32 in flight, 1 a request"]
+    single, many = CELLS["32 in flight, 1 a request"], CELLS["32 in flight, 16 a request"]
     if calls := [row for row in COALESCE if (row, single) in found.rates]:
         beside = [row for row in (PEERS["asgi"].title, GRPC) if (row, single) in found.rates]
         lines += [
@@ -71,6 +84,11 @@ def report(found: Findings, rounds: int, seconds: float) -> None:
             "",
             *table(("caller", "a second"), _rows(found, [*calls, *beside], [single])),
         ]
+    pairs = [(SHARED, PEERS["fastapi"].title, many), (GRPC, PEERS["fastapi"].title, many)]
+    pairs += [(row, PEERS["asgi"].title, single) for row in COALESCE]
+    compared = [text for pair in pairs if (text := _compared(found, *pair))]
+    if compared:
+        lines += ["", "Of the same turns:", "", *compared]
     lines += ["", "What was chosen for each:", ""]
     lines += [
         f"- {peer.title}: {versions(peer.name, (*peer.packages, 'onnxruntime', 'numpy'))}; {peer.settings}."
