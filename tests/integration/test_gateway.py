@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -235,7 +236,7 @@ def test_full_queues_are_told_as_such_and_eject_nobody(gateway: RunningEnvoy, fo
 
 def test_a_replica_that_says_it_is_unavailable_is_ejected(folder: Path, replicas: list[EmbeddedServer]) -> None:
     urls, canary = [one.grpc_url for one in replicas], canary_of(folder / "models", "echo")
-    with unavailable(urls[0]) as broken, envoy(folder, [*urls, broken], canary) as gateway:
+    with unavailable(urls[0]) as broken, envoy(folder, [*urls, broken], canary, canary_period_s=60) as gateway:
         with Client(gateway.url, tls=tls(folder, "client")) as client:
             for _ in range(200):
                 with suppress(ServerUnavailableError):
@@ -402,3 +403,45 @@ def test_what_one_replica_has_not_yet_another_is_asked_for(
             model = client.model("faulty")
             assert all(model.infer(x())["Y"].tolist() == [[1, 1, 1, 1]] for _ in range(30))
         assert gateway.statistic("upstream_rq_retry_success") > 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_replicas_that_die_or_leave_one_after_the_other_lose_no_answer(folder: Path, number: signal.Signals) -> None:
+    canary = canary_of(folder / "models", "echo")
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"verify": False, "drain_s": 2.0}
+        servers = [stack.enter_context(EmbeddedServer(folder / "models", **options)) for _ in range(3)]
+        rate = {"requests_per_s": 10**6, "burst": 10**6}
+        gateway = stack.enter_context(envoy(folder, [one.grpc_url for one in servers], canary, **rate))
+        client = stack.enter_context(Client(gateway.url, tls=tls(folder, "client")))
+        model, done = client.model("echo"), threading.Event()
+
+        def ask_on(value: int) -> int:
+            asked = 0
+            while not done.is_set():
+                x = np.full((1, 4), value, np.float32)
+                assert model.infer({"X": x}, timeout_s=20)["Y"].tolist() == [[value + 1] * 4]
+                asked += 1
+            return asked
+
+        with ThreadPoolExecutor(4) as pool:
+            callers = [pool.submit(ask_on, value) for value in range(4)]
+            try:
+                for server in servers:
+                    asked, pid = gateway.statistic("upstream_rq_total"), server.pid
+                    assert wait_until(partial(_is_asked_more, gateway, asked + 200))
+                    os.kill(pid, number)
+                    assert wait_until(partial(_runs_anew, server, pid))
+                    assert wait_until(lambda: gateway.statistic("membership_healthy") == len(servers))
+            finally:
+                done.set()
+            assert sum(caller.result() for caller in callers) > 600
+
+
+def _is_asked_more(gateway: RunningEnvoy, than: float) -> bool:
+    return gateway.statistic("upstream_rq_total") > than
+
+
+def _runs_anew(server: EmbeddedServer, pid: int) -> bool:
+    return server.pid not in {0, pid}

