@@ -13,7 +13,7 @@ from radserve.cli._options import wide_console
 from radserve.cli._show import printable
 from radserve.loadtest import Ending
 from radserve.loadtest._figures import Percentile
-from radserve.loadtest._words import load_of, percentile_of, state_of
+from radserve.loadtest._words import load_of, percentile_of, server_share_of, state_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -190,6 +190,7 @@ def _lines(report: Report, run: Run) -> list[str]:
     if run.figures is not None:
         agreed = "which agree" if run.is_stable else "which do not agree"
         lines.append(f"of {run.figures.windows} windows, {run.figures.seconds:.1f} s together, {agreed}")
+        lines += [told] if (told := server_share_of(run)) else []
     lines += [f"{one.count} x {one.type}: {one.message}" for one in run.errors]
     lines += [f"refused: {one.count} x {one.type}, for example {one.message}" for one in report.inputs.refused]
     lines += [f"INVALID: {reason}" for reason in run.invalid]

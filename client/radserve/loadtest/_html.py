@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from radserve.loadtest import _plots
 from radserve.loadtest import _tables as tables
 from radserve.loadtest._page import MS, Html, beside, element, html, number, page
-from radserve.loadtest._words import asked, composing, load_of, state_of, verdict_of
+from radserve.loadtest._words import asked, composing, load_of, server_share_of, state_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,13 +133,8 @@ def _client(run: Run) -> Html:
 def _server(key: str, run: Run) -> Iterator[str]:
     steps = composing(run.steps)
     yield element("h3", "In the server, by Triton's statistics")
-    whole = next((step for step in run.steps if step.is_ensemble), None)
-    if whole is not None and run.figures is not None:
-        yield element(
-            "p",
-            f"Of the mean latency of {run.figures.mean_s * MS:.4g} ms the server had {whole.total_s * MS:.4g} ms;"
-            " the rest is the way between, and the client.",
-        )
+    if told := server_share_of(run):
+        yield element("p", told)
     yield element("figure", Html(_plots.steps(f"{key}-steps", [(step.model, step) for step in steps])))
     yield tables.of_steps(run.steps)
     for place, step in enumerate(steps):

@@ -97,6 +97,15 @@ def percentile_of(figures: Figures, percent: float) -> Percentile | None:
     return next((one for one in figures.percentiles if one.percent == percent), None)
 
 
+def server_share_of(run: Run) -> str | None:
+    """How much of the mean latency the server had; None where it does not tell."""
+    whole = next((step for step in run.steps if step.is_ensemble), None)
+    if whole is None or run.figures is None:
+        return None
+    mean, server = (f"{1e3 * seconds:.4g} ms" for seconds in (run.figures.mean_s, whole.total_s))
+    return f"Of the mean latency of {mean} the server had {server}; the rest is the way between, and the client."
+
+
 def parts_of(step: Step) -> dict[str, float]:
     """Where a request's time goes in a step, in seconds: a part for each of Triton's, and what they leave."""
     parts = (step.queue_s, step.compute_input_s, step.compute_infer_s, step.compute_output_s)
