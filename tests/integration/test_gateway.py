@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import ssl
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +13,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from support.deployment import objects, rendered, run
-from support.envoys import RunningEnvoy, envoy, place, tls, token, unavailable, write_certificates, write_issuer
-from support.faulty import NUMBERS, SECRET, note, write_faulty, x
-from support.repositories import write_python
-from support.servers import raw_server, wait_until, write_certificate
+from support.echo import answers, write_models
+from support.envoys import RunningEnvoy, envoy, place, tls, token, write_certificates, write_issuer
+from support.faulty import NUMBERS, SECRET, note, x
+from support.servers import wait_until, write_certificate
 
 from radserve import (
     Client,
@@ -34,7 +30,6 @@ from radserve import (
 from radserve.options import ClientOptions, Secret
 from radserve_server import EmbeddedServer
 from radserve_server.gateway import Tokens, canary_of
-from radserve_server.stubs import stubs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,22 +37,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MIB = 2**20
-_ECHO = """
-import triton_python_backend_utils as pb_utils
-class TritonPythonModel:
-    def execute(self, requests):
-        arrays = [request.inputs()[0].as_numpy()[:, :4] for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", array + 1)]) for array in arrays]
-"""
-_WIDE = [("X", "FP32", (-1,))], [("Y", "FP32", (-1,))]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gateway")
     write_certificates(folder)
-    write_python(folder / "models", "echo", _ECHO, *_WIDE)
-    write_faulty(folder / "models")
+    write_models(folder / "models")
     return folder
 
 
@@ -80,13 +66,6 @@ def gateway(behind: Callable[..., AbstractContextManager[RunningEnvoy]]) -> Iter
         yield running
 
 
-def _answers(gateway: RunningEnvoy, folder: Path, name: str = "client", count: int = 1) -> None:
-    with Client(gateway.url, tls=tls(folder, name)) as client:
-        model = client.model("echo")
-        for number in range(count):
-            assert model.infer({"X": np.full((1, 4), number, np.float32)})["Y"].tolist() == [[number + 1] * 4]
-
-
 def _executions(server: EmbeddedServer) -> int:
     with triton.InferenceServerClient(server.grpc_url) as client:
         return int(client.get_inference_statistics("echo").model_stats[0].inference_stats.success.count)
@@ -96,7 +75,7 @@ def test_inferences_pass_and_are_spread_over_the_replicas(
     gateway: RunningEnvoy, folder: Path, replicas: list[EmbeddedServer]
 ) -> None:
     before = [_executions(one) for one in replicas]
-    _answers(gateway, folder, count=40)
+    answers(gateway, folder, count=40)
     assert all(_executions(one) > old + 5 for one, old in zip(replicas, before, strict=True))
 
 
@@ -152,7 +131,7 @@ def test_health_and_metadata_are_everybodys(gateway: RunningEnvoy, folder: Path)
 def test_no_wrong_or_expired_certificates_are_refused(gateway: RunningEnvoy, folder: Path, name: str | None) -> None:
     with Client(gateway.url, tls=tls(folder, name)) as client, pytest.raises(ServerUnavailableError):
         client.model("echo")
-    _answers(gateway, folder)
+    answers(gateway, folder)
 
 
 def test_plain_text_is_refused(gateway: RunningEnvoy) -> None:
@@ -234,19 +213,6 @@ def test_full_queues_are_told_as_such_and_eject_nobody(gateway: RunningEnvoy, fo
     assert _ejections(gateway) == 0
 
 
-def test_a_replica_that_says_it_is_unavailable_is_ejected(folder: Path, replicas: list[EmbeddedServer]) -> None:
-    urls, canary = [one.grpc_url for one in replicas], canary_of(folder / "models", "echo")
-    with unavailable(urls[0]) as broken, envoy(folder, [*urls, broken], canary, canary_period_s=60) as gateway:
-        with Client(gateway.url, tls=tls(folder, "client")) as client:
-            for _ in range(200):
-                with suppress(ServerUnavailableError):
-                    client.model("echo").infer({"X": np.zeros((1, 4), np.float32)})
-                if gateway.statistic("outlier_detection_ejections_active") == 1:
-                    break
-        assert gateway.statistic("outlier_detection_ejections_active") == 1
-        _answers(gateway, folder, count=20)
-
-
 def test_the_log_holds_neither_payload_nor_what_the_server_said(gateway: RunningEnvoy, folder: Path) -> None:
     with Client(gateway.url, tls=tls(folder, "client")) as client, pytest.raises(ServerError):
         client.model("faulty").infer(x(error=1))
@@ -271,7 +237,7 @@ def test_one_clients_rate_is_limited_and_no_others(
         with pytest.raises(ServerOverloadedError) as refused:
             ask_on()
         assert refused.value.code == "RESOURCE_EXHAUSTED"
-        _answers(gateway, folder, "another")
+        answers(gateway, folder, "another")
 
 
 def test_a_client_cannot_pass_for_another(
@@ -341,7 +307,7 @@ def test_a_renewed_certificate_is_taken_up_without_a_restart(
         write_certificate(folder, "renewed", "ca")
         place(folder, "renewed")
         assert wait_until(lambda: _shown(gateway) == _certificate(folder, "renewed"), 20)
-        _answers(gateway, folder)
+        answers(gateway, folder)
 
 
 def _shown(gateway: RunningEnvoy) -> str:
@@ -351,16 +317,6 @@ def _shown(gateway: RunningEnvoy) -> str:
 
 def _certificate(folder: Path, name: str) -> str:
     return (folder / f"{name}.pem").read_text().strip()
-
-
-def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: list[EmbeddedServer]) -> None:
-    with EmbeddedServer(folder / "models", supervise=False, verify=False) as third:
-        urls = [one.grpc_url for one in (*replicas, third)]
-        with envoy(folder, urls, canary_of(folder / "models", "echo")) as gateway:
-            for stub in stubs_of(third.pid, third.repository):
-                os.kill(stub.pid, signal.SIGKILL)
-            assert wait_until(lambda: gateway.statistic("membership_healthy") == 2, 20)
-            _answers(gateway, folder, count=20)
 
 
 def test_a_leaving_gateway_answers_on_and_sends_its_clients_elsewhere(
@@ -376,72 +332,3 @@ def test_a_leaving_gateway_answers_on_and_sends_its_clients_elsewhere(
             assert model.infer({"X": np.zeros((1, 4), np.float32)})
         closed = 'envoy_http_downstream_cx_drain_close{envoy_http_conn_manager_prefix="gateway"} 0'
         assert closed not in gateway.read("/stats/prometheus")
-
-
-@pytest.mark.parametrize(("shown", "healthy"), [("replica", 1), ("gateway", 0)])
-def test_replicas_are_reached_by_mutual_tls_and_by_their_name(folder: Path, shown: str, healthy: int) -> None:
-    place(folder, "client", "upstream")
-    arguments = ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={folder}/ca.pem"]
-    arguments += [f"--grpc-server-cert={folder}/{shown}.pem", f"--grpc-server-key={folder}/{shown}.key"]
-    upstream: dict[str, Any] = {"upstream_certificates": str(folder / "upstream"), "healthy": healthy}
-    canary = canary_of(folder / "models", "echo")
-    with raw_server(folder / "models", *arguments) as (_, url), envoy(folder, [url], canary, **upstream) as gateway:
-        if healthy:
-            _answers(gateway, folder)
-        else:
-            assert wait_until(lambda: gateway.statistic("health_check_failure") > 0, 20)
-            assert gateway.statistic("health_check_success") == 0
-
-
-def test_what_one_replica_has_not_yet_another_is_asked_for(
-    folder: Path, replicas: list[EmbeddedServer], tmp_path: Path
-) -> None:
-    write_python(tmp_path, "echo", _ECHO, *_WIDE)  # and no model "faulty"
-    canary = canary_of(tmp_path)
-    with EmbeddedServer(tmp_path) as older, envoy(folder, [older.grpc_url, replicas[0].grpc_url], canary) as gateway:
-        with Client(gateway.url, tls=tls(folder, "client")) as client:
-            model = client.model("faulty")
-            assert all(model.infer(x())["Y"].tolist() == [[1, 1, 1, 1]] for _ in range(30))
-        assert gateway.statistic("upstream_rq_retry_success") > 0
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_replicas_that_die_or_leave_one_after_the_other_lose_no_answer(folder: Path, number: signal.Signals) -> None:
-    canary = canary_of(folder / "models", "echo")
-    with ExitStack() as stack:
-        options: dict[str, Any] = {"verify": False, "drain_s": 2.0}
-        servers = [stack.enter_context(EmbeddedServer(folder / "models", **options)) for _ in range(3)]
-        rate = {"requests_per_s": 10**6, "burst": 10**6}
-        gateway = stack.enter_context(envoy(folder, [one.grpc_url for one in servers], canary, **rate))
-        client = stack.enter_context(Client(gateway.url, tls=tls(folder, "client")))
-        model, done = client.model("echo"), threading.Event()
-
-        def ask_on(value: int) -> int:
-            asked = 0
-            while not done.is_set():
-                x = np.full((1, 4), value, np.float32)
-                assert model.infer({"X": x}, timeout_s=20)["Y"].tolist() == [[value + 1] * 4]
-                asked += 1
-            return asked
-
-        with ThreadPoolExecutor(4) as pool:
-            callers = [pool.submit(ask_on, value) for value in range(4)]
-            try:
-                for server in servers:
-                    asked, pid = gateway.statistic("upstream_rq_total"), server.pid
-                    assert wait_until(partial(_is_asked_more, gateway, asked + 200))
-                    os.kill(pid, number)
-                    assert wait_until(partial(_runs_anew, server, pid))
-                    assert wait_until(lambda: gateway.statistic("membership_healthy") == len(servers))
-            finally:
-                done.set()
-            assert sum(caller.result() for caller in callers) > 600
-
-
-def _is_asked_more(gateway: RunningEnvoy, than: float) -> bool:
-    return gateway.statistic("upstream_rq_total") > than
-
-
-def _runs_anew(server: EmbeddedServer, pid: int) -> bool:
-    return server.pid not in {0, pid}
