@@ -17,7 +17,7 @@ from support.envoys import RunningEnvoy, envoy, place, tls, unavailable, write_c
 from support.faulty import x
 from support.servers import raw_server, wait_until
 
-from radserve import Client, ServerUnavailableError
+from radserve import Client, ServerError, ServerUnavailableError
 from radserve_server import EmbeddedServer
 from radserve_server.gateway import canary_of
 from radserve_server.stubs import stubs_of
@@ -132,3 +132,17 @@ def _is_asked_more(gateway: RunningEnvoy, than: float) -> bool:
 
 def _runs_anew(server: EmbeddedServer, pid: int) -> bool:
     return server.pid not in {0, pid}
+
+
+def test_a_request_that_kills_a_model_is_tried_twice_at_most(folder: Path) -> None:
+    canary = canary_of(folder / "models", "echo")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(EmbeddedServer(folder / "models", verify=False)) for _ in range(3)]
+        gateway = stack.enter_context(envoy(folder, [one.grpc_url for one in servers], canary))
+        client = stack.enter_context(Client(gateway.url, tls=tls(folder, "client")))
+        model = client.model("faulty")
+        before = gateway.statistic("upstream_rq_total")
+        with pytest.raises(ServerError):
+            model.infer(x(raises=2), timeout_s=20)
+        assert gateway.statistic("upstream_rq_total") - before <= 2
+        answers(gateway, folder, count=20)
