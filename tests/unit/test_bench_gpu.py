@@ -110,7 +110,7 @@ def _row(rates: list[float], in_flight: int | None, p50: float | None = None) ->
 
 def test_the_page_holds_the_server_against_the_best_in_process() -> None:
     rows = [_row([50, 60, 70], None), _row([100, 200, 300], None), _row([95, 190, 270], 8, 2.0), _row([1, 2, 1], 1)]
-    known = {"turns": 3, "seconds": 1.0, "instances": 2, "options": "", "difference": "0", "nodes": "3 of 3"}
+    known = {"turns": 3, "seconds": 1.0, "options": "2 instances", "difference": "0", "nodes": "3 of 3"}
     model = {"kind": "model", "precision": "fp32", **known}
     models = [model | {"model": "a", "rows": rows}, model | {"model": "b", "rows": [*rows[:2], rows[3]]}]
     page = tables.page([{"kind": "machine", "text": "here"}, *models])

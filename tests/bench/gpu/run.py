@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=_numbers, default=(1, 16, 64), help="inputs in each request")
     parser.add_argument("--instances", type=int, default=2, help="of each graph, and sessions in process")
     parser.add_argument("--cuda", type=_option, action="append", default=[], metavar="KEY=VALUE", help="CUDA's options")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--until", type=float, default=float("inf"), help="begin no model after so many seconds")
     return parser
@@ -83,7 +83,7 @@ def _option(text: str) -> tuple[str, str]:
 def _measure(asked: argparse.Namespace, began: float) -> None:
     records = asked.records or asked.out.with_suffix(".jsonl")
     known = [json.loads(line) for line in records.read_text().splitlines()] if records.is_file() else []
-    options = ", ".join(f"{key}={value}" for key, value in asked.cuda)
+    options = ", ".join([f"{asked.instances} instances", *(f"{key}={value}" for key, value in asked.cuda)])
     done = {(record["model"], record["precision"], record["options"]) for record in known if record["kind"] == "model"}
     wanted = [
         (model, precision)
@@ -129,7 +129,6 @@ def _model(asked: argparse.Namespace, model: str, precision: str) -> dict[str, A
         "precision": precision,
         "turns": asked.turns,
         "seconds": asked.seconds,
-        "instances": instances,
         "difference": told,
         "nodes": bare.nodes_on_device(graph, device, feeds[most]),
         "rows": rows,

@@ -41,13 +41,12 @@ def _models(records: Sequence[Record], options: str) -> list[str]:
     told = sum(share >= GOAL for share in reached)
     return [
         "",
-        f"## Models{f', {options}' if options else ''}",
+        f"## Models, {options}",
         "",
         f"Medians of {first['turns']} turns of {first['seconds']:g} s after a first one that does not count;",
-        f"{first['instances']} instances behind Triton, as many sessions in process. The share is the median of each",
-        "turn's, against what ONNX Runtime in process answers with its best batch, copies to and from the device",
-        "included. Latencies are medians of the turns'; the answers are those of all turns. The client is on the",
-        "same machine.",
+        "as many sessions in process as instances behind Triton. The share is the median of each turn's, against",
+        "what ONNX Runtime in process answers with its best batch, copies to and from the device included. Latencies",
+        "are medians of the turns'; the answers are those of all turns. The client is on the same machine.",
         "",
         *table(_HEAD, [row for record in records for row in _rows(record)]),
         "",
