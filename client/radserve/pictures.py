@@ -90,7 +90,7 @@ def without_colour(image: Image) -> Image:
 
 def _grey(values: NDArray[Any], highest: int) -> Image:
     full = VoiWindow(center=highest / 2, width=highest, function="LINEAR_EXACT")
-    return Image(values=values.astype(np.float32), photometric_interpretation="MONOCHROME2", windows=(full,))
+    return Image(pixels=values.astype(np.float32), photometric_interpretation="MONOCHROME2", windows=(full,))
 
 
 def _image(picture: PIL.Image.Image) -> Image:
@@ -102,7 +102,7 @@ def _image(picture: PIL.Image.Image) -> Image:
             raise InputError(msg)
         picture = picture.convert("L" if is_grey else "RGB")
     if picture.mode == "RGB":
-        return Image(values=np.asarray(picture, dtype=np.uint8), photometric_interpretation="RGB")
+        return Image(pixels=np.asarray(picture, dtype=np.uint8), photometric_interpretation="RGB")
     if picture.mode not in ("L", "I", "I;16", "I;16B"):
         msg = "the picture is neither grey nor RGB: convert it to one of them"
         raise InputError(msg)

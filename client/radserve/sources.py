@@ -5,12 +5,19 @@ Their representations show no values: they are in reach of whatever collects a t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+
+_BLOCK_SAMPLES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -43,10 +50,10 @@ class VoiWindow:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VoiLut:
-    """One item of the VOI LUT Sequence (PS3.3 C.11.2.1.1).
+    """One item of the Modality or VOI LUT Sequence (PS3.3 C.11.1.1, C.11.2.1.1).
 
     Attributes:
-        first: The first modality value mapped.
+        first: The first value mapped.
         table: Output values.
         bits: Bits of an output value.
     """
@@ -54,6 +61,19 @@ class VoiLut:
     first: int
     table: NDArray[np.uint16]
     bits: int
+
+    def of(self, values: NDArray[Any]) -> NDArray[np.uint16]:
+        """The entries for whole numbers, any shape; values beyond either end take the end's."""
+        entries: NDArray[np.uint16] = self.table[np.clip(values.astype(np.int64) - self.first, 0, len(self.table) - 1)]
+        return entries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescale:
+    """Rescale Slope and Intercept (PS3.3 C.11.1.1)."""
+
+    slope: float
+    intercept: float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -88,8 +108,8 @@ class Image:
     """One frame.
 
     Attributes:
-        values: Modality values ``(rows, columns)``, float32 (HU for CT), or
-            RGB ``(rows, columns, 3)`` uint8.
+        pixels: ``(rows, columns)``, integers or floats, or RGB ``(rows, columns, 3)`` uint8.
+        modality: What makes modality values of the pixels; None where they are those, or RGB.
         photometric_interpretation: MONOCHROME1, MONOCHROME2 or RGB (palette and YBR are converted).
         windows: What the file offers to make display values of modality values, VOI LUTs first.
         rescale_type: Rescale Type (0028,1054) or Modality LUT Type (0028,3004): what the
@@ -102,8 +122,9 @@ class Image:
         scope: What the contract may ask about.
     """
 
-    values: NDArray[np.float32] | NDArray[np.uint8]
+    pixels: NDArray[Any]
     photometric_interpretation: str
+    modality: Rescale | VoiLut | None = None
     windows: tuple[VoiWindow | VoiLut, ...] = ()
     rescale_type: str | None = None
     valid: NDArray[np.bool_] | None = None
@@ -112,6 +133,49 @@ class Image:
     geometry: Geometry | None = None
     frame_number: int | None = None
     scope: Scope = field(default_factory=Scope)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @cached_property
+    def values(self) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Modality values ``(rows, columns)``, float32 (HU for CT), or RGB ``(rows, columns, 3)`` uint8.
+
+        Made of all pixels when asked for, and kept.
+        """
+        if self.photometric_interpretation == "RGB":
+            return cast("NDArray[np.uint8]", self.pixels)
+        if self.modality is None and self.pixels.dtype == np.float32:
+            return cast("NDArray[np.float32]", self.pixels)
+        values = np.empty(self.pixels.shape, np.float32)
+        for rows in row_blocks(self.pixels.shape):
+            to_modality_values(self.pixels[rows], self.modality, values[rows])
+        return values
+
+
+def to_modality_values(
+    pixels: NDArray[Any], modality: Rescale | VoiLut | None, values: NDArray[np.floating[Any]]
+) -> None:
+    """Apply the modality LUT (PS3.3 C.11.1).
+
+    Args:
+        pixels: Any shape.
+        modality: See ``Image``.
+        values: Where the modality values are written, same shape.
+    """
+    values[...] = modality.of(pixels) if isinstance(modality, VoiLut) else pixels
+    if isinstance(modality, Rescale):
+        values *= modality.slope
+        values += modality.intercept
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """A few rows of an array at a time: what is computed of them in wider types stays in the processor's cache."""
+    step = max(1, _BLOCK_SAMPLES // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -6,13 +6,16 @@ import io
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 from support.datasets import make
 
+from radserve.contracts import FileWindow, ImageInput
 from radserve.dicom import open_dicom, read_image
+from radserve.preprocess import image_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +53,20 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def test_content_is_opened_without_a_copy_of_it(syntax: UID) -> None:
     content = many_frames(syntax)
     assert peak_bytes(lambda: open_dicom(content)) < FRAME_BYTES
+
+
+def test_a_frame_does_not_keep_the_others_in_memory() -> None:
+    content = many_frames(ExplicitVRLittleEndian)
+    assert peak_bytes(lambda: read_image(content, frame=1)) < 2 * FRAME_BYTES
+
+
+def test_no_floats_are_made_of_a_whole_radiograph() -> None:
+    rows, columns = 2048, 1500
+    pixels = np.random.default_rng(0).integers(0, 4096, (rows, columns), dtype=np.uint16)
+    dataset = make(Rows=rows, Columns=columns, BitsStored=12, HighBit=11, PixelRepresentation=0, Modality="DX")
+    dataset.WindowCenter, dataset.WindowWidth, dataset.PixelData = 2000, 3000, pixels.tobytes()
+    described = ImageInput(modalities=("DX",), rows=224, columns=224, window=FileWindow())
+    assert peak_bytes(lambda: image_to_wire(read_image(dataset), described)) < pixels.nbytes
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from radserve import sources
 from radserve.contracts import (
     Aspect,
     Crop,
@@ -28,9 +29,10 @@ from radserve.preprocess import (
     apply_window,
     crop_box,
     image_to_wire,
+    render,
     resize,
 )
-from radserve.sources import Image, VoiLut, VoiWindow
+from radserve.sources import Image, Rescale, VoiLut, VoiWindow
 
 FULL = FixedWindow(center=128, width=256)
 
@@ -42,7 +44,7 @@ def described(**changed: Any) -> ImageInput:
 
 def image(values: Any, **changed: Any) -> Image:
     standard: dict[str, Any] = {"photometric_interpretation": "MONOCHROME2"}
-    return Image(values=np.asarray(values, dtype=np.float32), **{**standard, **changed})
+    return Image(pixels=np.asarray(values, dtype=np.float32), **{**standard, **changed})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_an_image_of_less_than_a_quarter_of_the_models_size_is_refused(
         image(np.full((8, 8), np.arange(8) + 1000.0)),
         image(np.where(np.eye(8) > 0, -2000, 5), valid=np.eye(8) == 0),
         image(np.zeros((8, 8)), valid=np.zeros((8, 8), bool)),
-        Image(values=np.full((8, 8, 3), [10, 20, 30], np.uint8), photometric_interpretation="RGB"),
+        Image(pixels=np.full((8, 8, 3), [10, 20, 30], np.uint8), photometric_interpretation="RGB"),
     ],
     ids=["one value", "all above the window", "all but the padding", "nothing but padding", "one colour"],
 )
@@ -178,7 +180,7 @@ def test_what_is_cropped_does_not_reach_the_wire(side: str, photometric: str, wi
     cropped = msgspec.structs.replace(plain, crop=Crop(**{side: 0.25}))
     valid = None if photometric == "RGB" else values > 3
     one, two = (
-        Image(values=pixels, photometric_interpretation=photometric, valid=valid) for pixels in (values, marked)
+        Image(pixels=pixels, photometric_interpretation=photometric, valid=valid) for pixels in (values, marked)
     )
     assert (image_to_wire(one, plain) != image_to_wire(two, plain)).any()
     np.testing.assert_array_equal(image_to_wire(one, cropped), image_to_wire(two, cropped))
@@ -303,7 +305,7 @@ def test_an_image_without_contrast_is_refused() -> None:
 def test_colour_is_refused_by_a_monochrome_model_and_kept_by_an_rgb_one() -> None:
     values = np.full((4, 4, 3), [10, 20, 30], np.uint8)
     values[0, 0] = 255
-    rgb = Image(values=values, photometric_interpretation="RGB")
+    rgb = Image(pixels=values, photometric_interpretation="RGB")
     with pytest.raises(OutOfScopeError, match="colour"):
         image_to_wire(rgb, described())
     assert image_to_wire(rgb, described(photometric="RGB"))[1, 2].tolist() == [10, 20, 30]
@@ -357,6 +359,61 @@ def test_a_window_does_not_see_where_a_block_ends(window: VoiWindow | VoiLut, mo
     whole = apply_window(values, window)
     monkeypatch.setattr(_window, "_BLOCK_SAMPLES", 50)
     np.testing.assert_array_equal(apply_window(values, window), whole)
+
+
+LUT = VoiLut(first=-5, table=(np.arange(100) ** 2).astype(np.uint16), bits=14)
+SHOWN: list[dict[str, Any]] = [
+    {"windows": (VoiWindow(center=40, width=80.5),)},
+    {"windows": (VoiWindow(center=40, width=1),), "modality": Rescale(slope=1, intercept=-9)},
+    {"windows": (VoiWindow(center=-3, width=50.5, function="SIGMOID"),)},
+    {
+        "windows": (VoiWindow(center=3, width=2.5, function="LINEAR_EXACT"),),
+        "modality": Rescale(slope=0.037, intercept=2),
+    },
+    {"windows": (LUT,), "photometric_interpretation": "MONOCHROME1"},
+    {"windows": (VoiWindow(center=500, width=900),), "modality": LUT},
+    {
+        "windows": (VoiWindow(center=40, width=80.5, function="SIGMOID"), LUT),
+        "photometric_interpretation": "MONOCHROME1",
+    },
+    {},
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize(("dtype", "lowest"), [("<i2", -60), ("<i2", -200), ("u1", 0), ("<u2", 40), (">u2", 0)])
+@pytest.mark.parametrize("aspect", Aspect)
+def test_stored_integers_give_what_their_modality_values_give(
+    shown: dict[str, Any], dtype: str, lowest: int, aspect: Aspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(lowest, lowest + 100, (120, 75)).astype(dtype)
+    standard: dict[str, Any] = {"photometric_interpretation": "MONOCHROME2", "valid": pixels > lowest + 10, **shown}
+    stored = Image(pixels=pixels, **standard)
+    whole = Image(pixels=stored.values, **{**standard, "modality": None})
+    contract = described(
+        rows=30, columns=31, resize=Resize(aspect=aspect), window=FileWindow(fallback_percentiles=(1, 99))
+    )
+    expected, is_blank = render(whole, contract)
+    for large in (_resize._LARGE_FRAME_SAMPLES, 0):
+        monkeypatch.setattr(_resize, "_LARGE_FRAME_SAMPLES", large)
+        monkeypatch.setattr(sources, "_BLOCK_SAMPLES", 600)
+        for one in (stored, whole):
+            wire, one_is_blank = render(one, contract)
+            np.testing.assert_array_equal(wire, expected)
+            assert one_is_blank == is_blank
+
+
+def test_a_pixel_that_differs_is_seen_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_BLOCK_SAMPLES", 100)
+    pixels = np.full((40, 50), 7, np.uint16)
+    for place in ((0, 0), (20, 30), (39, 49)):
+        other = pixels.copy()
+        other[place] = 200
+        image_to_wire(Image(pixels=other, photometric_interpretation="MONOCHROME2"), described())
+        with pytest.raises(OutOfScopeError, match="no contrast"):
+            image_to_wire(Image(pixels=other, photometric_interpretation="MONOCHROME2", valid=other == 7), described())
+    with pytest.raises(OutOfScopeError, match="no contrast"):
+        image_to_wire(Image(pixels=pixels, photometric_interpretation="MONOCHROME2"), described())
 
 
 def test_resize_agrees_with_tensorflow() -> None:

@@ -124,7 +124,7 @@ def _holders() -> list[object]:
         Frame(stored=pixels, photometric_interpretation="MONOCHROME2", bits_stored=16),
         Header(**dict.fromkeys((field.name for field in fields(Header)), "1.90817")),  # type: ignore[arg-type]
         geometry,
-        Image(values=pixels, photometric_interpretation="MONOCHROME2", windows=(lut,), scope=scope),
+        Image(pixels=pixels, photometric_interpretation="MONOCHROME2", windows=(lut,), scope=scope),
         Waveform(groups=(MultiplexGroup(sampling_frequency_hz=1, channels=(channel,)),), scope=scope),
         Item("Doe 90817", "Doe 90817"),
     ]

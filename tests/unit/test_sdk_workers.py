@@ -26,6 +26,7 @@ from radserve._codec import Prepare, prepare_step
 from radserve._codec._prepared import Prepared
 from radserve._workers import Preparing, StartError, Workers, _pool, _preparing
 from radserve._workers._messages import AnswerError, receive_answer, send_answer
+from radserve.contracts import PercentileWindow
 from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, OutOfScopeError
 from radserve.preprocess import Placement
 from radserve.preprocess._geometry import Span
@@ -163,8 +164,9 @@ def test_an_input_that_takes_too_much_memory_is_refused_by_the_limits_name(
     limit = pages * os.sysconf("SC_PAGE_SIZE") + (room_mib << 20)
     workers = start(memory_limit_bytes=limit)
     assert workers.submit(step()).result()
+    percentiles = msgspec.structs.replace(IMAGE, window=PercentileWindow(lower=1, upper=99))  # need all values at once
     with pytest.raises(DecodeError, match=f"more than {limit >> 20} MiB of memory"):
-        workers.submit(step(large())).result()
+        workers.submit(step(large(), percentiles)).result()
 
 
 def test_a_worker_knows_no_secrets_and_leaves_no_core(

@@ -60,7 +60,7 @@ def of_array(contract: Contract, array: NDArray[Any]) -> Prepared:
     if not np.isfinite(values_zyx).all():
         msg = "the array holds values that are not finite numbers"
         raise InputError(msg)
-    images = [Image(values=plane, photometric_interpretation="MONOCHROME2") for plane in values_zyx]
+    images = [Image(pixels=plane, photometric_interpretation="MONOCHROME2") for plane in values_zyx]
     if isinstance(study, WholeVolume):
         return whole_volume(contract, lambda: iter(images), values_zyx.shape, None)
     if study is not None:

@@ -135,7 +135,7 @@ def _of_image(contract: Contract, image: Image) -> Prepared:
         inputs={contract.inputs[0].name: wire[np.newaxis]},
         sop_instance_uids=(uid,) if uid else (),
         frame_numbers=(number,) if number else (),
-        placement=placement_of((image.values.shape[0], image.values.shape[1]), described, image.pixel_aspect),
+        placement=placement_of(image.size, described, image.pixel_aspect),
         pixel_spacing_mm=image.pixel_spacing_mm,
         geometry=image.geometry,
         images=images,

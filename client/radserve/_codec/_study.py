@@ -74,11 +74,10 @@ def every_image(contract: Contract, images: Iterable[Image], count: int, geometr
     for row, image in enumerate(images):
         batch[row], is_blank = render(image, described)
         are_blank = are_blank and is_blank
-        size = image.values.shape[0], image.values.shape[1]
-        placements.append(placement_of(size, described, image.pixel_aspect))
+        placements.append(placement_of(image.size, described, image.pixel_aspect))
         origins.append((image.scope.sop_instance_uid, image.frame_number))
         if contract.task is Task.IMAGE_SEGMENTATION:
-            _check_stack(count, size, placements)
+            _check_stack(count, image.size, placements)
     if are_blank:
         msg = "no image of the study has contrast: after windowing all pixels of each are the same"
         raise OutOfScopeError(msg)

@@ -122,7 +122,9 @@ def _check_native_length(dataset: Dataset, keyword: str) -> None:
 
 
 def _native(dataset: Dataset, syntax: UID, index: int) -> Frame:
-    options: Options = {"raw": True, "view_only": True, "correct_unused_bits": False}
+    # A view of one frame would keep the others in memory, too.
+    is_alone = positive(dataset, "NumberOfFrames", default=1) == 1
+    options: Options = {"raw": True, "view_only": is_alone, "correct_unused_bits": False}
     stored, properties = get_decoder(syntax).as_array(dataset, index=index, **options)
     bits_stored = int(properties.get("bits_stored", 0))
     return Frame(
@@ -138,7 +140,7 @@ def _without_unused_bits(stored: Stored, bits_stored: int) -> Stored:
     if stored.dtype.kind == "f" or not unused:
         return stored
     lowest = -(2 ** (bits_stored - 1)) if stored.dtype.kind == "i" else 0
-    if stored.min() >= lowest and stored.max() < lowest + 2**bits_stored:
+    if stored.max() < lowest + 2**bits_stored and (lowest == 0 or stored.min() >= lowest):
         return stored
     cleared: Stored = np.right_shift(np.left_shift(stored, unused), unused)
     return cleared

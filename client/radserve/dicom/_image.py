@@ -11,12 +11,11 @@ from pydicom.pixels.processing import convert_color_space
 from radserve.dicom._attributes import functional_group, get, numbers, pairs, positive, text
 from radserve.dicom._decode import decode_frame
 from radserve.dicom._geometry import image_plane, pixel_aspect
-from radserve.dicom._tables import look_up, lookup_table, palette
+from radserve.dicom._tables import lookup_table, palette
 from radserve.errors import DecodeError, InputError, MissingAttributeError, OutOfScopeError
-from radserve.sources import Image, Scope, VoiLut, VoiWindow
+from radserve.sources import Image, Rescale, Scope, VoiLut, VoiWindow, row_blocks, to_modality_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import SupportsIndex
 
     from numpy.typing import NDArray
@@ -30,7 +29,7 @@ _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 _8_BITS = 8
 _8_BIT_MAX = 255
-_BLOCK_SAMPLES = 2**17
+_IDENTITY = Rescale(slope=1.0, intercept=0.0)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -56,13 +55,15 @@ def decode_image(dataset: Dataset, scope: Scope, frame: SupportsIndex | None, bu
     }
     if photometric not in _MONOCHROME:
         rgb = _to_rgb(dataset, decoded)
-        return Image(values=rgb, photometric_interpretation="RGB", scope=scope, **place)
+        return Image(pixels=rgb, photometric_interpretation="RGB", scope=scope, **place)
     if stored.ndim != 2:  # noqa: PLR2004 - rows and columns
         msg = "SamplesPerPixel is not 1, as the monochrome PhotometricInterpretation needs (PS3.3 C.7.6.3.1.2)"
         raise DecodeError(msg)
+    pixels, modality = _modality(dataset, stored, index)
     return Image(
-        values=_modality_values(dataset, stored, index),
+        pixels=pixels,
         photometric_interpretation=photometric,
+        modality=modality,
         windows=_voi(dataset, index),
         rescale_type=_rescale_type(dataset, index),
         valid=_valid(dataset, stored),
@@ -101,7 +102,7 @@ def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
     if photometric == "RGB" and stored.dtype == np.uint8 and bits_stored == _8_BITS:
         return cast("NDArray[np.uint8]", stored if stored.flags.writeable else stored.copy())
     rgb = np.empty(stored.shape, np.uint8)
-    for rows in _blocks(stored):
+    for rows in row_blocks(stored.shape):
         if photometric in _YBR:
             rgb[rows] = convert_color_space(stored[rows], photometric, "RGB")
         else:
@@ -113,53 +114,46 @@ def _to_rgb(dataset: Dataset, frame: Frame) -> NDArray[np.uint8]:
 def _coloured(dataset: Dataset, stored: Stored) -> NDArray[np.uint8]:
     tables = palette(dataset, signed=_is_signed(dataset))
     rgb = np.empty((*stored.shape, 3), np.uint8)
-    for rows in _blocks(stored):
+    for rows in row_blocks(stored.shape):
         for channel, table in enumerate(tables):
-            rgb[rows, :, channel] = look_up(table, stored[rows])
+            rgb[rows, :, channel] = table.of(stored[rows])
     return rgb
 
 
-def _blocks(stored: Stored) -> Iterator[slice]:
-    """A few rows at a time: what is computed in wider types on the way stays in the processor's cache."""
-    step = max(1, _BLOCK_SAMPLES // (stored.size // stored.shape[0]))
-    for start in range(0, stored.shape[0], step):
-        yield slice(start, start + step)
+def _modality(dataset: Dataset, stored: Stored, index: int) -> tuple[NDArray[Any], Rescale | VoiLut | None]:
+    """Pixels and what makes modality values of them: a table, or slope and intercept (PS3.3 C.11.1).
 
-
-def _modality_values(dataset: Dataset, stored: Stored, index: int) -> NDArray[np.float32]:
-    """Modality LUT (PS3.3 C.11.1): a table, or slope and intercept."""
+    Nothing does where they may be lost in float32, or not finite: of these, the
+    pixels are the modality values.
+    """
     tables = get(dataset, "ModalityLUTSequence")
-    modality = np.empty(stored.shape, np.float32)
     if tables:
-        lut = lookup_table(tables[0], dataset, signed=_is_signed(dataset))
-        for rows in _blocks(stored):
-            modality[rows] = look_up(lut, stored[rows])
-        return modality
+        return stored, lookup_table(tables[0], dataset, signed=_is_signed(dataset))
     rescale = _rescale(dataset, index)
     if rescale is None and text(dataset, "Modality") == "CT":
         keyword = "RescaleSlope"
         raise MissingAttributeError(keyword, "without it and RescaleIntercept the values have no scale (HU)")
-    slope, intercept = rescale or (1.0, 0.0)
-    bound = abs(slope) * 2.0 ** (8 * stored.dtype.itemsize) + abs(intercept)
+    rescale = rescale or _IDENTITY
+    bound = abs(rescale.slope) * 2.0 ** (8 * stored.dtype.itemsize) + abs(rescale.intercept)
     is_finite = stored.dtype.kind != "f" and bound < _FLOAT32_MAX / 2
     # float32 holds 16-bit stored values exactly, wider ones need float64 on the way.
     is_exact = stored.dtype.itemsize <= 2  # noqa: PLR2004 - bytes
-    for rows in _blocks(stored):
+    if is_exact and is_finite:
+        return stored, None if rescale == _IDENTITY else rescale
+    modality = np.empty(stored.shape, np.float32)
+    for rows in row_blocks(stored.shape):
         values: NDArray[np.floating[Any]] = modality[rows] if is_exact else np.empty(stored[rows].shape)
-        values[...] = stored[rows]
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
-            if (slope, intercept) != (1.0, 0.0):
-                values *= slope
-                values += intercept
+            to_modality_values(stored[rows], rescale, values)
             if not is_exact:
                 modality[rows] = values
         if not is_finite and not np.isfinite(modality[rows]).all():
             msg = "the image holds values that are not finite numbers"
             raise DecodeError(msg)
-    return modality
+    return modality, None
 
 
-def _rescale(dataset: Dataset, index: int) -> tuple[float, float] | None:
+def _rescale(dataset: Dataset, index: int) -> Rescale | None:
     """Rescale Slope and Intercept; None where the file has neither.
 
     Raises:
@@ -176,7 +170,7 @@ def _rescale(dataset: Dataset, index: int) -> tuple[float, float] | None:
     if slope[0] == 0:
         msg = "RescaleSlope is 0: all values would be the same"
         raise DecodeError(msg)
-    return slope[0], intercept[0]
+    return Rescale(slope=slope[0], intercept=intercept[0])
 
 
 def _rescale_type(dataset: Dataset, index: int) -> str | None:
@@ -200,7 +194,7 @@ def _modality_is_signed(dataset: Dataset, index: int) -> bool:
         return signed
     span = 2.0 ** min(64, positive(dataset, "BitsStored", default=16))
     lowest = -span / 2 if signed else 0.0
-    return min(lowest * rescale[0], (lowest + span - 1) * rescale[0]) + rescale[1] < 0
+    return min(lowest * rescale.slope, (lowest + span - 1) * rescale.slope) + rescale.intercept < 0
 
 
 def _voi(dataset: Dataset, index: int) -> tuple[VoiWindow | VoiLut, ...]:
@@ -225,15 +219,17 @@ def _valid(dataset: Dataset, stored: Stored) -> NDArray[np.bool_] | None:
         return None
     limit = numbers(dataset, f"{kind}PixelPaddingRangeLimit") or padding
     low, high = sorted((_as_stored(padding[0], stored.dtype), _as_stored(limit[0], stored.dtype)))
-    valid: NDArray[np.bool_] = (stored < low) | (stored > high)
+    valid = np.empty(stored.shape, np.bool_)
+    for rows in row_blocks(stored.shape):
+        np.logical_or(stored[rows] < low, stored[rows] > high, out=valid[rows])
     return None if bool(valid.all()) else valid
 
 
 def _as_stored(value: float, dtype: np.dtype[Any]) -> float:
     """Undo the wrong sign of a value that was written as US where SS was due."""
     if dtype.kind == "i" and value > np.iinfo(dtype.name).max:
-        return value - 2.0 ** (8 * dtype.itemsize)
-    return value
+        value -= 2.0 ** (8 * dtype.itemsize)
+    return int(value) if value.is_integer() else value  # NumPy compares integers with an integer ten times as fast
 
 
 def _pixel_spacing(dataset: Dataset, index: int) -> tuple[float, float] | None:

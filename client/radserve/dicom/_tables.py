@@ -68,12 +68,6 @@ def palette(dataset: Dataset, *, signed: bool) -> tuple[VoiLut, ...]:
     return tuple(tables)
 
 
-def look_up(table: VoiLut, stored: NDArray[Any]) -> NDArray[np.uint16]:
-    """The entries for stored values, any shape; values beyond either end take the end's."""
-    entries: NDArray[np.uint16] = table.table[np.clip(stored.astype(np.int64) - table.first, 0, len(table.table) - 1)]
-    return entries
-
-
 def _is_little_endian(dataset: Dataset) -> bool:
     return bool(dataset.original_encoding[1] is not False)
 

@@ -10,9 +10,10 @@ import numpy as np
 from radserve.contracts import FileWindow, FixedWindow
 from radserve.errors import OutOfScopeError
 from radserve.preprocess._crop import crop_box
+from radserve.preprocess._display import Display
 from radserve.preprocess._geometry import placement_of
-from radserve.preprocess._resize import to_wire_grid
-from radserve.preprocess._window import apply_window, percentile_window
+from radserve.preprocess._resize import made_to_wire_grid
+from radserve.preprocess._window import percentile_window
 from radserve.sources import VoiWindow
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from radserve.contracts import ImageInput
     from radserve.sources import Image, VoiLut
 
-_8_BIT_MAX = 255
 _HOUNSFIELD = ("HU", "US", None)  # unspecified and absent mean HU, too (PS3.3 C.8.2.1)
 # What is enlarged more than this holds too little of what the network was trained on.
 _LARGEST_ENLARGEMENT = 4
@@ -61,12 +61,12 @@ def render(image: Image, described: ImageInput) -> tuple[NDArray[np.uint8 | np.u
 
     In a study, there may be some: the outermost slices may show nothing but air.
     """
-    size = image.values.shape[0], image.values.shape[1]
-    placement = placement_of(size, described, image.pixel_aspect)
+    placement = placement_of(image.size, described, image.pixel_aspect)
     part = cropped(image, described)
     window = None if part.photometric_interpretation == "RGB" else window_of(part, described)
-    display, is_blank = display_values(part, window, described)
-    return to_wire(to_wire_grid(display, placement.kept), described), is_blank
+    display = Display(part, window, described)
+    on_wire = made_to_wire_grid(display.make, display.shape, placement.kept)
+    return to_wire(on_wire, described), display.is_blank
 
 
 def cropped(image: Image, described: ImageInput) -> Image:
@@ -75,7 +75,7 @@ def cropped(image: Image, described: ImageInput) -> Image:
     Raises:
         OutOfScopeError: It is too small for the model.
     """
-    top, left, bottom, right = crop_box(image.values.shape[0], image.values.shape[1], described.crop)
+    top, left, bottom, right = crop_box(*image.size, described.crop)
     rows, columns = bottom - top, right - left
     enough = _LARGEST_ENLARGEMENT * rows >= described.rows and _LARGEST_ENLARGEMENT * columns >= described.columns
     if not enough:
@@ -87,7 +87,7 @@ def cropped(image: Image, described: ImageInput) -> Image:
     if described.crop is None:
         return image
     kept = np.s_[top:bottom, left:right]
-    return replace(image, values=image.values[kept], valid=None if image.valid is None else image.valid[kept])
+    return replace(image, pixels=image.pixels[kept], valid=None if image.valid is None else image.valid[kept])
 
 
 def window_of(image: Image, described: ImageInput) -> VoiWindow | VoiLut | None:
@@ -116,48 +116,6 @@ def valid_values(image: Image) -> NDArray[np.float32]:
     """Modality values of the pixels that count."""
     counted = image.values if image.valid is None else image.values[image.valid]
     return counted.astype(np.float32, copy=False)
-
-
-def display_values(
-    image: Image, window: VoiWindow | VoiLut | None, described: ImageInput
-) -> tuple[NDArray[np.float32], bool]:
-    """Display values in [0, 1], high is bright, and whether all that count are the same.
-
-    Args:
-        image: Modality values, or RGB.
-        window: How they become display values; None makes all of them 0. RGB has none.
-        described: The contract's input block.
-
-    Raises:
-        OutOfScopeError: The model reads monochrome and the image is in colour.
-        DecodeError: The file's window breaks the standard.
-    """
-    if image.photometric_interpretation == "RGB":
-        if described.photometric != "RGB":
-            msg = "the image is in colour: the model accepts MONOCHROME1 and MONOCHROME2"
-            raise OutOfScopeError(msg)
-        display = image.values.astype(np.float32)
-        display /= np.float32(_8_BIT_MAX)
-        return display, _is_uniform(display.reshape(-1, 3))
-    if window is None:
-        return np.zeros(image.values.shape, np.float32), True
-    display = apply_window(image.values.astype(np.float32, copy=False), window)
-    if image.photometric_interpretation == "MONOCHROME1":
-        np.subtract(np.float32(1), display, out=display)
-    if image.valid is None:
-        return display, _is_uniform(display.reshape(-1))
-    is_uniform = _is_uniform(display.reshape(-1), image.valid.reshape(-1))
-    display[~image.valid] = 0
-    return display, is_uniform
-
-
-def _is_uniform(pixels: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> bool:
-    # Nearly every image is told by few of its pixels.
-    for some in (slice(None, None, 97), slice(None)):
-        counted = pixels[some] if valid is None else pixels[some][valid[some]]
-        if len(counted) and (counted != counted[0]).any():
-            return False
-    return True
 
 
 def to_wire(display: NDArray[np.float32], described: ImageInput) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -9,14 +11,22 @@ import numpy as np
 
 from radserve.contracts import Aspect
 from radserve.preprocess._geometry import place
+from radserve.sources import row_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from numpy.typing import NDArray
 
     from radserve.preprocess._geometry import Placement, Span
 
+    Make: TypeAlias = Callable[[slice, NDArray[np.float32]], None]
+
 # With more samples than these behind a row of the result, rows are made one by one, else all of them tap by tap.
 _LARGE_SAMPLES = 2**14
+_LARGE_FRAME_SAMPLES = 2**21  # memory for the display values of as many takes longer to get than rows one by one
+_ONCE = np.ones(1, np.float32)
 
 
 def resize(image: NDArray[np.float32], rows: int, columns: int, aspect: Aspect = Aspect.STRETCH) -> NDArray[np.float32]:
@@ -50,10 +60,32 @@ def to_wire_grid(image: NDArray[np.float32], placement: Placement) -> NDArray[np
     """
     down, right = placement.rows, placement.columns
     part = image[down.start : down.start + down.used, right.start : right.start + right.used]
-    # What lies between the two passes is never larger than both the image and the result.
-    if down.wire > down.used and right.wire < right.used:
+    if _is_wide(placement):
         return np.ascontiguousarray(_along_rows(_along_columns(part, right), down))
     return np.ascontiguousarray(_along_columns(_along_rows(part, down), right))
+
+
+def made_to_wire_grid(make: Make, shape: tuple[int, ...], placement: Placement) -> NDArray[np.float32]:
+    """As ``to_wire_grid``, of a frame whose rows are made a few at a time, from the first to the last one.
+
+    Args:
+        make: Writes rows of the frame to an array; a large frame's are not kept.
+        shape: ``(rows, columns)`` or ``(rows, columns, channels)`` of the frame.
+        placement: Where its pixels come to lie; all of them are used.
+    """
+    down = placement.rows
+    if down.length < down.used and math.prod(shape) >= _LARGE_FRAME_SAMPLES and not _is_wide(placement):
+        return np.ascontiguousarray(_along_columns(_row_by_row(make, shape, down), placement.columns))
+    whole = np.empty(shape, np.float32)
+    for rows in row_blocks(shape):
+        make(rows, whole[rows])
+    return to_wire_grid(whole, placement)
+
+
+def _is_wide(placement: Placement) -> bool:
+    """Whether columns come first: what lies between the two passes is never larger than both image and result."""
+    down, right = placement.rows, placement.columns
+    return down.wire > down.used and right.wire < right.used
 
 
 def _along_columns(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
@@ -65,22 +97,49 @@ def _along_rows(image: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
     if span.used == span.length == span.wire:
         return image
     image = np.ascontiguousarray(image)  # of columns, a copy that is small against what it saves
-    # Of what is stretched, only the part that lies on the wire is computed.
-    first, last = max(0, -span.offset), min(span.length, span.wire - span.offset)
+    first, last = _on_wire(span)
+    places, weights = taps(span.used, span.length, first, last)
+    if len(places) > last - first or len(places) * image[0].size > _LARGE_SAMPLES:
+        return _row_by_row(lambda rows, to: np.copyto(to, image[rows]), image.shape, span)
     total = np.zeros((span.wire, *image.shape[1:]), dtype=np.float32)
     visible = total[span.offset + first : span.offset + last]
-    places, weights = taps(span.used, span.length, first, last)
-    trailing = (1,) * (image.ndim - 1)
-    if len(places) > len(visible) or len(places) * image[0].size > _LARGE_SAMPLES:
-        for row, (begin, weight) in enumerate(zip(places[0], weights.T, strict=True)):
-            seen = image[begin : begin + len(weight)]  # what lies beyond its end has no weight
-            np.add.reduce(seen * weight[: len(seen)].reshape(-1, *trailing), axis=0, out=visible[row])
-        return total
+    weighted = np.empty_like(visible)
     for taken, weight in zip(places, weights, strict=True):
-        weighted = image.take(taken, axis=0)
-        weighted *= weight.reshape(-1, *trailing)
+        image.take(taken, axis=0, out=weighted, mode="clip")
+        weighted *= weight.reshape(-1, *(1,) * (image.ndim - 1))
         visible += weighted
     return total
+
+
+def _row_by_row(make: Make, shape: tuple[int, ...], span: Span) -> NDArray[np.float32]:
+    """As ``_along_rows``; see ``made_to_wire_grid``."""
+    first, last = _on_wire(span)
+    total = np.zeros((span.wire, *shape[1:]), dtype=np.float32)
+    visible = total[span.offset + first : span.offset + last].reshape(last - first, -1)
+    places, weights = taps(span.used, span.length, first, last)
+    begins = places[0].tolist()
+    ends = [min(begin + len(places), span.used) for begin in begins]
+    blocks = list(row_blocks(shape))
+    terms = np.empty((1 + blocks[0].stop, visible.shape[1]), dtype=np.float32)
+    made = terms[1:].reshape(-1, *shape[1:])
+    row = 0
+    for block in blocks:
+        make(block, made[: block.stop - block.start])
+        while row < len(ends) and ends[row] <= block.start:
+            row += 1
+        for index in range(row, bisect_left(begins, block.stop)):
+            low, high = max(begins[index], block.start), min(ends[index], block.stop)
+            weight, first_term = weights[low - begins[index] : high - begins[index], index], low - block.start + 1
+            if begins[index] < block.start:
+                # The sum so far comes first: added in the same order, it is that of all rows at once.
+                terms[0], weight, first_term = visible[index], np.concatenate((_ONCE, weight)), 0
+            np.einsum("k,kc->c", weight, terms[first_term : high - block.start + 1], out=visible[index])
+    return total
+
+
+def _on_wire(span: Span) -> tuple[int, int]:
+    """The first, and the one after the last, of the rows stretched to that lie on the wire: no others are computed."""
+    return max(0, -span.offset), min(span.length, span.wire - span.offset)
 
 
 @lru_cache(maxsize=64)

@@ -9,9 +9,10 @@ import numpy as np
 
 from radserve.contracts import FileWindow, FixedWindow
 from radserve.errors import InconsistentSeriesError, OutOfScopeError
+from radserve.preprocess._display import Display
 from radserve.preprocess._geometry import Placement, placement_of, span
-from radserve.preprocess._image import cropped, display_values, to_wire, valid_values, window_of
-from radserve.preprocess._resize import taps, to_wire_grid
+from radserve.preprocess._image import cropped, to_wire, valid_values, window_of
+from radserve.preprocess._resize import made_to_wire_grid, taps
 from radserve.preprocess._window import percentile_window
 from radserve.sources import VoiLut
 
@@ -111,9 +112,9 @@ def volume_to_wire(images: Images, placement: Placement, described: ImageInput) 
                 msg = "the slices carry different windows: have the model exported with a window of its own"
                 raise InconsistentSeriesError(msg)
             window = own
-        display, is_blank = display_values(part, window, described)
-        are_blank = are_blank and is_blank
-        plane = to_wire_grid(display, placement.kept)
+        display = Display(part, window, described)
+        plane = made_to_wire_grid(display.make, display.shape, placement.kept)
+        are_blank = are_blank and display.is_blank
         if total is None:
             total = np.zeros((along.wire, *plane.shape), np.float32)
         for tap, row in np.argwhere((places == number) & (weights > 0)):

@@ -39,8 +39,7 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
 
 def _apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut, display: NDArray[np.float32]) -> None:
     if isinstance(window, VoiLut):
-        place = np.clip(np.rint(values).astype(np.int64) - window.first, 0, len(window.table) - 1)
-        entries: NDArray[np.float32] = window.table[place].astype(np.float32)
+        entries = window.of(np.rint(values)).astype(np.float32)
         np.minimum(entries / np.float32(2**window.bits - 1), np.float32(1), out=display)
         return
     center, width = window.center, window.width
