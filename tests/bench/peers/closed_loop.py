@@ -7,7 +7,8 @@ further than its length, which must be that of the first. gRPC's frames are writ
 gRPC's own Python client costs more than the servers that are to be measured.
 
 It prints ``ready`` once every call in flight was answered, waits for a line, and prints how many calls were
-answered and after how many seconds the last one was.
+answered in so many seconds, which begin when the calls have been in flight for a while: a server that computes
+several at once begins and ends with a long wait.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 METHOD = b"/inference.GRPCInferenceService/ModelInfer"
 _PATIENCE_S = 60.0
+_LEAD_IN_S = 0.3
 
 
 class Link(Protocol):
@@ -39,20 +41,19 @@ class Loop:
         self.links: list[Link] = []
         self.calls = 0
         self._answer_size: int | None = None
-        self._until = 0.0
+        self._since = self._until = 0.0
         self._in_flight = 0
         self._idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, seconds: float, in_flight: int) -> float:
-        """Keep the calls in flight for so long; returns how long it took until the last was answered."""
+    async def run(self, lead_in: float, seconds: float, in_flight: int) -> None:
+        """Keep the calls in flight for so long, and count what is answered after the lead-in."""
         self._idle = asyncio.get_running_loop().create_future()
         self.calls, self._in_flight = 0, in_flight
-        began = perf_counter()
-        self._until = began + seconds
+        self._since = perf_counter() + lead_in
+        self._until = self._since + seconds
         for number in range(in_flight):
             self.links[number % len(self.links)].send()
-        await asyncio.wait_for(self._idle, seconds + _PATIENCE_S)
-        return perf_counter() - began
+        await asyncio.wait_for(self._idle, lead_in + seconds + _PATIENCE_S)
 
     def answered(self, link: Link, size: int) -> None:
         """A call in flight ended with an answer of so many bytes."""
@@ -61,8 +62,9 @@ class Loop:
                 self.failed(f"an answer of {size} bytes instead of {self._answer_size}")
                 return
             self._answer_size = size
-        self.calls += 1
-        if perf_counter() < self._until:
+        now = perf_counter()
+        if now < self._until:
+            self.calls += now >= self._since
             link.send()
             return
         self._in_flight -= 1
@@ -213,11 +215,11 @@ async def _main(protocol: str, url: str, request: bytes, in_flight: int, seconds
     for _ in range(in_flight if protocol == "http" else 1):
         _, link = await running.create_connection(kind, host, int(port))
         loop.links.append(link)
-    await loop.run(0, in_flight)
+    await loop.run(0, 0, in_flight)
     print("ready", flush=True)  # noqa: T201 - to the benchmark
     await running.run_in_executor(None, sys.stdin.readline)
-    taken = await loop.run(seconds, in_flight)
-    print(loop.calls, taken, flush=True)  # noqa: T201 - likewise
+    await loop.run(_LEAD_IN_S, seconds, in_flight)
+    print(loop.calls, seconds, flush=True)  # noqa: T201 - likewise
 
 
 if __name__ == "__main__":

@@ -92,9 +92,10 @@ def test_grpc_calls_arrive_whole_and_are_counted(
     done = run("grpc", grpc_port, request, in_flight)
     assert done.returncode == 0, done.stderr
     calls, seconds = done.stdout.split()[1:]
-    assert int(calls) + in_flight == len(answers.received)
+    # Warm-up, lead-in and what was in flight at the end do not count.
+    assert 0 < int(calls) <= len(answers.received) - 2 * in_flight
     assert set(answers.received) == {request.read_bytes()}
-    assert float(seconds) >= 0.3
+    assert float(seconds) == 0.3
 
 
 def test_http_requests_arrive_and_are_counted(http_port: int, answers: Answers, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_http_requests_arrive_and_are_counted(http_port: int, answers: Answers, 
     request.write_bytes(b"POST / HTTP/1.1\r\nHost: stub\r\nContent-Length: 5\r\n\r\nhello")
     done = run("http", http_port, request, 4)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[1]) + 4 == len(answers.received)
+    assert 0 < int(done.stdout.split()[1]) <= len(answers.received) - 8
     assert set(answers.received) == {b"hello"}
 
 
