@@ -263,6 +263,28 @@ def test_servers_to_be_avoided_are_part_of_the_kind() -> None:
     assert [one.ask().call.avoid for one in (first, second)] == [frozenset(), {"b:1"}]
 
 
+@pytest.mark.parametrize(("count", "expected"), [(5, [5]), (12, [8, 4]), (14, [8, 6]), (16, [16])])
+def test_many_that_wait_are_shared_out_among_the_requests_that_may_go(count: int, expected: list[int]) -> None:
+    meeting = coalescer(16)
+    for _ in range(count):
+        waiting(meeting)
+    groups = []
+    while (group := meeting.take()) is not None:
+        groups.append(group.rows)
+    assert groups == expected
+
+
+def test_all_that_wait_go_into_the_last_request_that_may_go() -> None:
+    meeting = coalescer(16)
+    waiting(meeting)
+    assert meeting.take() is not None
+    for _ in range(12):
+        waiting(meeting)
+    group = meeting.take()
+    assert group is not None
+    assert group.rows == 12
+
+
 def of_texts(*texts: str, timeouts: tuple[float, ...] = ()) -> Group:
     """A request of several reports."""
     meeting = coalescer()

@@ -101,7 +101,7 @@ def test_opentelemetry_is_left_to_the_application() -> None:
 def _holders() -> list[object]:
     """One of each that holds a secret, or something of a patient's file."""
     pixels = np.array([[90817]], np.float32)
-    request = Request(model="m", version=1, id="r", head=b"", contents=((b"90817",),))
+    request = Request(model="m", version=1, id="r", head=b"", contents=((b"90817",),), sizes=(5,))
     scope = Scope(patient_age_years=90817, sop_instance_uid="1.90817")
     geometry = Geometry(
         position_mm=(90817, 0, 0),

@@ -44,6 +44,7 @@ _UNDER_WAY = 2  # of a kind, at each server: one is worked on, one waits; while 
 _HELD_S = 0.005  # should they take long, nobody waits for them: the server may have more instances than they fill
 _LARGEST_BYTES = 2**22  # of a request: beyond, it is the bytes that cost, not the request
 _SHORTEST_S = 1.0  # less than that is little time: two hundred times as long as anything is held here
+_WORTH_SPLITTING = 8  # rows: of fewer, it is the request that costs
 _ROUNDS = 4  # or less than what so many requests of late took: two under way, its own, and one in reserve
 _REMEMBERED_S = 10.0
 
@@ -199,6 +200,10 @@ class Coalescer:
         contract = lane.items[0].contract
         pace = self._pace(contract)
         room, size = self._room(contract) if pace.shares else 1, 0
+        free = self._under_way - lane.under_way
+        if lane.rows < room and free > 1:
+            # All in one request would come back together, and nobody would gather while it is worked on.
+            room = min(room, max(_WORTH_SPLITTING, -(-lane.rows // free)))
         items: list[Item] = []
         while lane.items:
             item = lane.items[0]

@@ -230,6 +230,7 @@ def _audited(
         flow: Asks.
         made: What was prepared so far, to say what it was asked about.
     """
+
     def record(outcome: str) -> Record:
         contract = cell.contract
         prepared = list((made or {}).values())

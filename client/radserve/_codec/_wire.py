@@ -38,6 +38,7 @@ class Request(Plain, frozen=True, kw_only=True):
         id: For the server's log.
         head: All of the message but the contents.
         contents: Of each input tensor, what lies one behind the other on the batch axis.
+        sizes: Bytes of each input tensor.
     """
 
     model: str
@@ -45,11 +46,7 @@ class Request(Plain, frozen=True, kw_only=True):
     id: str
     head: bytes
     contents: tuple[Sequence[Packed], ...]
-
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of each input tensor."""
-        return [sum(map(nbytes, parts)) for parts in self.contents]
+    sizes: tuple[int, ...]
 
     @property
     def size(self) -> int:
@@ -121,12 +118,14 @@ def to_joint_request(
         own.parameters["priority"].uint64_param = int(priority)
     if queue_timeout_s is not None:
         own.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
+    contents = tuple(zip(*items, strict=True))
     return Request(
         model=contract.name,
         version=contract.version,
         id=request_id,
         head=form_of(contract).head(shapes) + own.SerializeToString(),  # one behind the other, messages are merged
-        contents=tuple(zip(*items, strict=True)),
+        contents=contents,
+        sizes=tuple([sum(map(nbytes, parts)) for parts in contents]),
     )
 
 

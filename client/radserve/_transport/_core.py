@@ -143,7 +143,9 @@ class Core:
         rpc = to_rpc(step)
         self._check(step)
         end = time.monotonic() + timeout_s
-        endpoint = yield from self._ready_endpoint(step, timeout_s)
+        endpoint = self._pool.pick(self._avoided(step))
+        if endpoint.is_suspect and not isinstance(step, IsReady):
+            endpoint = yield from self._ready_endpoint(step, endpoint, timeout_s)
         metadata = self._metadata()
         full_s = max(0.0, end - time.monotonic())
         limit_s = self._limit_s(step, endpoint, full_s)
@@ -173,18 +175,15 @@ class Core:
             msg = f"the request has {size / 2**20:.1f} MiB, a message at most {most / 2**20:.1f} MiB: send fewer items"
             raise InputError(msg)
 
-    def _ready_endpoint(self, step: Call, timeout_s: float) -> Generator[Send, Any, Endpoint]:
-        """Pick a server; one that failed lately shows that it is ready before it is given the call.
+    def _ready_endpoint(self, step: Call, endpoint: Endpoint, timeout_s: float) -> Generator[Send, Any, Endpoint]:
+        """The server for a call; one that failed lately shows that it is ready before it is given the call.
 
         A server that was stopped accepts connections and never answers: each call would wait for it in vain.
         One that answers that it is not ready is given the call where there is no other: it says so of all its
         models while one of them is loaded.
         """
         avoid = self._avoided(step)
-        while True:
-            endpoint = self._pool.pick(avoid)
-            if not endpoint.is_suspect or isinstance(step, IsReady):
-                return endpoint
+        while endpoint.is_suspect:
             avoid |= {endpoint.url}
             is_last = not self._pool.has_others(avoid)
             metadata = self._metadata()
@@ -202,6 +201,8 @@ class Core:
             self._pool.report(endpoint, error)
             if is_last:
                 raise error
+            endpoint = self._pool.pick(avoid)
+        return endpoint
 
     def _avoided(self, step: Call) -> frozenset[str]:
         if step.endpoint in self._options.endpoints:
