@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -117,3 +120,29 @@ def test_any_ratio_gives_finite_samples_within_reach(length: int, rate_in: float
     found = resample(signal, rate_in, rate_out, count)
     assert len(found) <= count
     assert np.isfinite(found).all()
+
+
+# Flat stretches halfway between two steps of the wire, at rates of a few phases and of many.
+HALFWAY = """
+import hashlib
+import numpy as np
+from unit.test_sdk_preprocess_waveforms import LEADS, Policy, Waveform, group, wave, waveform_to_wire
+
+drawn = np.random.default_rng(0)
+found = hashlib.sha256()
+for rate in (1000, 500, 360, 257):
+    one, two = (np.repeat(drawn.integers(-200, 200, rate // 5) + 0.5, 50) for _ in "12")
+    recording = Waveform(groups=(group(one, two, rate=rate),))
+    found.update(waveform_to_wire(recording, wave(samples=900, longer=Policy.ACCEPT)).tobytes())
+print(found.hexdigest())
+"""
+
+
+def test_neither_the_kernels_nor_the_threads_of_the_algebra_library_decide_a_step() -> None:
+    wires = set()
+    for variables in ({"NUM_THREADS": "1"}, {"NUM_THREADS": "2"}, {"CORETYPE": "Nehalem"}, {"CORETYPE": "Haswell"}):
+        environment = os.environ | {f"OPENBLAS_{name}": value for name, value in variables.items()}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+        run = subprocess.run([sys.executable, "-c", HALFWAY], env=environment, check=True, capture_output=True)  # noqa: S603 - ourselves
+        wires.add(run.stdout)
+    assert len(wires) == 1

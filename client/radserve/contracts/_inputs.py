@@ -201,7 +201,8 @@ class ImageInput(Struct, frozen=True, kw_only=True, tag_field="kind", tag="image
         modalities: Modality (0008,0060).
         sop_classes: SOP Class UID (0008,0016).
         body_parts: Body Part Examined (0018,0015).
-        view_positions: View Position (0018,5101).
+        view_positions: View Position (0018,5101); where a file has none, what its View Code
+            Sequence (0054,0220) means.
         age_years: Lowest and highest patient age, inclusive.
         absent_attributes: For a scope attribute that the file lacks.
         for_processing: For Presentation Intent Type (0008,0068) FOR PROCESSING.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from radserve.contracts import Lead, WaveformInput
     from radserve.sources import Channel, MultiplexGroup, Waveform
 
+_DECIMALS = 6
 _LARGEST_RATIO = 4  # of the model's rate to the recording's: below, the recording lacks what the model looks at
 
 
@@ -57,7 +58,8 @@ def waveform_to_wire(waveform: Waveform, described: WaveformInput) -> NDArray[np
     signal = resample(
         recorded[: gaps[0]] if gaps.size else recorded, rate, described.sampling_frequency_hz, described.samples
     )
-    steps = np.rint(signal / described.resolution_uv)
+    # Sums differ in the last bits from processor to processor: halfway between two integers, that must not decide.
+    steps = np.rint(np.round(signal / described.resolution_uv, _DECIMALS))
     limits = np.iinfo(np.int16)
     if steps.min() < limits.min or steps.max() > limits.max:
         msg = f"the amplitude exceeds {limits.max * described.resolution_uv / 1000:g} mV, the most the model reads"
