@@ -197,3 +197,14 @@ def test_a_sweep_ends_with_a_run_that_is_partial() -> None:
         return [run.plan.concurrency async for run in sweep(plans, measure)]
 
     assert asyncio.run(swept()) == [2, 4]
+
+
+def test_a_rate_too_low_for_any_request_tells_nothing_new() -> None:
+    def run_at(rate: float) -> Run:
+        slow = measured(rate, servers=8, service_s=0.1)
+        return slow if rate > 1 else replace(slow, figures=None, errors=())
+
+    answer, tried = found(RateSearch(Goal(percent=99.0, latency_s=0.001), 4.0), run_at)
+    assert tried == [4, 2, 1]
+    assert answer.rate is None
+    assert "at 2 requests/s p99 was" in answer.limit

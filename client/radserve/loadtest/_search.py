@@ -96,6 +96,9 @@ class RateSearch:
         rate = self.rate
         if rate is None:
             return
+        if run.figures is None and not run.errors and not run.is_partial and self._met is None and self._not_met:
+            self.rate = None  # too few requests to tell more than the higher rate did
+            return
         outcome, why = self._judged(run)
         if outcome is _Outcome.OVER:
             self._limit, self.rate = f"the search ended at {rate:g} requests/s: {why}", None
