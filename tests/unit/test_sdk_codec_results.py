@@ -13,6 +13,8 @@ from support.sdk_contracts import IMAGE, TEXT, contract, tensors
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from radserve import Classification, Rejection, _codec
+from radserve._codec._form import form_of
+from radserve._codec._seen import Seen
 from radserve.contracts import (
     ImageInput,
     TextInput,
@@ -181,6 +183,53 @@ def test_an_answer_like_one_before_has_its_own_contents() -> None:
         assert answer.request_id == f"{number}"
         assert answer.arrays["PROBABILITIES"].tolist() == np.array([[number / 10, 0.9]], np.float32).tolist()
         assert answer.arrays["DECISIONS"].tolist() == [[0, 2]]
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes((number << 3 | 2, len(content))) + content
+
+
+def _in_pieces(first: float, request_id: str) -> tuple[bytes, bytes, bytes]:
+    """An answer up to its id, from there to its contents, and these."""
+    whole = response((first, 0.9))
+    whole.id = request_id
+    contents = b"".join(_field(6, content) for content in whole.raw_output_contents)
+    before = _field(1, b"demo") + _field(2, b"3") + _field(3, request_id.encode())
+    message = whole.SerializeToString()
+    assert message.startswith(before)
+    assert message.endswith(contents)
+    return before, bytes(message[len(before) : -len(contents)]), contents
+
+
+@pytest.mark.parametrize(
+    ("more", "is_remembered"),
+    [
+        pytest.param(b"", True, id="nothing"),
+        pytest.param(_field(15, b"x"), True, id="an unknown field"),
+        pytest.param(_field(15, bytes(100)) * 1000, False, id="a very long one"),
+        pytest.param(_field(3, b"r"), False, id="the id again"),
+        pytest.param(_field(1, b"demo"), False, id="the model again"),
+        pytest.param(_field(2, b"3"), False, id="the version again"),
+        pytest.param(_in_pieces(0.3, "r")[2] + b"\x7a\x0e", False, id="what follows lies within an unknown field"),
+    ],
+)
+def test_an_answer_is_taken_for_one_like_before_only_if_it_is_read_alike(more: bytes, is_remembered: bool) -> None:  # noqa: FBT001 - a parameter
+    """Of a field that comes twice the last one counts, and what looks like contents may lie in another field."""
+    described, fresh = contract(description=f"{more[:40]!r}"), contract(description="none before it")
+    for first, request_id in ((0.3, "r"), (0.4, "s"), (0.3, "r")):
+        before, middle, contents = _in_pieces(first, request_id)
+        message = before + middle + more + contents
+        told = []
+        for known in (described, fresh):
+            form_of(fresh).seen = Seen()
+            try:
+                answer = _codec.to_answer(known, message, batch_size=1, request_id=request_id)
+            except InferenceFailedError as error:
+                told.append(str(error))
+            else:
+                told.append(f"{answer.request_id} {answer.arrays}")
+        assert told[0] == told[1]
+        assert (form_of(described).seen.contents(message, 1, request_id) is not None) == is_remembered
 
 
 @pytest.mark.parametrize("count", [8, 9])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from radserve._codec._field import delimited
@@ -13,7 +14,7 @@ Layout: TypeAlias = "list[tuple[str, tuple[int, ...]]]"
 
 _ID = service_pb2.ModelInferResponse.ID_FIELD_NUMBER
 _CONTENTS = service_pb2.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
-_MOST = 64
+_MOST, _LONGEST = 64, 2**16
 
 
 class _Alike(Plain, frozen=True, kw_only=True):
@@ -21,11 +22,11 @@ class _Alike(Plain, frozen=True, kw_only=True):
 
     Attributes:
         before: What stands before the id.
-        middles: What may stand between the id and the first contents, where Triton writes a map, in any order.
+        middles: What may stand between the id and the contents, where Triton writes a map, in any order.
         layout: Name and shape of each output.
-        heads: What stands before the contents of each; before the first, which ``middles`` have, nothing.
+        heads: What stands before the contents of each.
         sizes: Bytes of the contents of each.
-        tail: Bytes from the first contents on.
+        tail: Bytes of all contents, and of what stands before each.
     """
 
     before: bytes
@@ -41,7 +42,9 @@ class Seen:
 
     A message is a row of fields, each after its number and length. One that has, byte for byte, what
     another one has that was taken apart and compared with the contract, but for an id and contents of
-    the same lengths, is made of the same fields: it need not be taken apart again.
+    the same lengths, is made of the same fields: it need not be taken apart again. That holds where what
+    stands between these two is a message by itself that has neither: of a field that comes twice, a later
+    one would count, and what looks like contents could lie within another field.
     """
 
     __slots__ = ("_alike",)
@@ -77,14 +80,16 @@ class Seen:
         """
         contents = list(response.raw_output_contents)
         heads = [delimited(_CONTENTS, len(content)) for content in contents]
-        tail = b"".join(piece for pair in zip(heads, contents, strict=True) for piece in pair)[len(heads[0]) :]
+        tail = b"".join(piece for pair in zip(heads, contents, strict=True) for piece in pair)
         own = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
         before = own.SerializeToString() + delimited(_ID, len(response.id))
         end = len(before) + len(response.id)
         if not message.startswith(before + response.id.encode()) or not message.endswith(tail):
             return  # written in another order: taken apart each time
-        layout = [(output.name, tuple(output.shape)) for output in response.outputs]
         middle = message[end : len(message) - len(tail)]
+        if len(middle) > _LONGEST or not _is_between(middle):
+            return
+        layout = [(output.name, tuple(output.shape)) for output in response.outputs]
         key = batch_size, len(response.id)
         known = self._alike.get(key)
         if known is not None and known.layout == layout and len(known.middles) < _MOST:
@@ -94,7 +99,16 @@ class Seen:
                 before=before,
                 middles={middle},
                 layout=layout,
-                heads=[b"", *heads[1:]],
+                heads=heads,
                 sizes=[len(content) for content in contents],
                 tail=len(tail),
             )
+
+
+def _is_between(middle: bytes) -> bool:
+    """Whether this is a message by itself, without what stands before and behind it."""
+    try:
+        found = service_pb2.ModelInferResponse.FromString(middle)
+    except DecodeError:
+        return False
+    return not (found.model_name or found.model_version or found.id or found.raw_output_contents)
