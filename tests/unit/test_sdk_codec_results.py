@@ -16,7 +16,9 @@ from radserve import Classification, Rejection, _codec
 from radserve._codec._form import form_of
 from radserve._codec._seen import Seen
 from radserve.contracts import (
+    Datatype,
     ImageInput,
+    TensorSpec,
     TextInput,
     dump_contract,
 )
@@ -257,6 +259,16 @@ def test_a_bytes_output_is_read_no_further_than_its_shape() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2**22 + 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (1, -2), (-1, 4), (1, 2, -2)])
+def test_an_answer_says_the_lengths_that_a_contract_leaves_free(shape: tuple[int, ...]) -> None:
+    free = TensorSpec(name="Y", dtype=Datatype.FP32, dims=(-1,) * (len(shape) - 1))
+    answer = service_pb2.ModelInferResponse(model_name="raw", model_version="1")
+    answer.outputs.add(name="Y", datatype="FP32", shape=shape)
+    answer.raw_output_contents.append(bytes(16))
+    with pytest.raises(InferenceFailedError, match="another type or shape"):
+        _codec.to_answer(tensors(outputs=(free,)), answer.SerializeToString(), batch_size=1)
 
 
 def _of_bytes(raw: bytes) -> service_pb2.ModelInferResponse:

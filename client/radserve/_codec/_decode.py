@@ -125,9 +125,9 @@ def _is_finite(array: NDArray[Any]) -> bool:
 
 
 def _fits(shape: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    if shape == want:
-        return True
-    return len(shape) == len(want) and all(dim in (-1, have) for have, dim in zip(shape, want, strict=True))
+    if len(shape) != len(want):
+        return False
+    return all(have >= 0 and dim in (-1, have) for have, dim in zip(shape, want, strict=True))
 
 
 def untrusted(contract: Contract, request_id: str, reason: str) -> InferenceFailedError:
