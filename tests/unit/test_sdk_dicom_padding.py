@@ -17,10 +17,20 @@ def counted(**attributes: Any) -> list[bool]:
     return [True] * 16 if valid is None else [bool(each) for each in valid.ravel()]
 
 
-@pytest.mark.parametrize("padding", [63536, -2000])
-def test_pixel_padding_is_found_even_with_the_wrong_sign(padding: int) -> None:
-    data = np.array([-2000] * 8 + [5] * 8, dtype="<i2").tobytes()
-    dataset = make(PixelRepresentation=1, PixelData=data)
+@pytest.mark.parametrize(
+    ("lowest", "padding", "bits"),
+    [
+        (-2000, 63536, 16),
+        (-2000, -2000, 16),
+        (-2000, 63536, 32),
+        (-100, -100, 8),
+        (-100, 65436, 8),  # the element has 16 bits, whatever a pixel has
+        (-100, 156, 8),
+    ],
+)
+def test_pixel_padding_is_found_even_with_the_wrong_sign(lowest: int, padding: int, bits: int) -> None:
+    data = np.array([lowest] * 8 + [5] * 8, dtype=f"<i{bits // 8}").tobytes()
+    dataset = make(PixelRepresentation=1, PixelData=data, BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1)
     dataset.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
     valid = read_image(dataset).valid
     assert valid is not None

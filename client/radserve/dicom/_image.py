@@ -226,9 +226,10 @@ def _valid(dataset: Dataset, stored: Stored) -> NDArray[np.bool_] | None:
 
 
 def _as_stored(value: float, dtype: np.dtype[Any]) -> float:
-    """Undo the wrong sign of a value that was written as US where SS was due."""
-    if dtype.kind == "i" and value > np.iinfo(dtype.name).max:
-        value -= 2.0 ** (8 * dtype.itemsize)
+    """Undo the wrong sign of a value that was written as US, of 16 bits or those of a pixel, where SS was due."""
+    if dtype.kind == "i":
+        for bits in (16, 8 * dtype.itemsize):
+            value -= 2.0**bits if 2 ** (bits - 1) <= value < 2**bits else 0
     return int(value) if value.is_integer() else value  # NumPy compares integers with an integer ten times as fast
 
 
