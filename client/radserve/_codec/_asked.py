@@ -82,7 +82,7 @@ def inferred(
         left_s = call.deadline.remaining_or_zero_s()
         alone = item.is_shared and may_be_anothers(failures[0], waited_s=given_s - left_s, remaining_s=left_s)
         reply = yield from asked(contract.name, infer, call, endpoints, failures, at_once=alone)
-    batch_size = len(next(iter(arrays.values())))
+    batch_size = len(next(iter(arrays.values()))) if contract.max_batch_size else 0
     return to_answer(contract, reply.message, batch_size=batch_size, request_id=call.request_id)
 
 
