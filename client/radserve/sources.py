@@ -64,7 +64,9 @@ class VoiLut:
 
     def of(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """The entries for whole numbers, any shape; values beyond either end take the end's."""
-        entries: NDArray[np.uint16] = self.table[np.clip(values.astype(np.int64) - self.first, 0, len(self.table) - 1)]
+        # Clipped as float64: what int64 does not hold would become anything, by processor.
+        places = np.clip(values.astype(np.float64) - self.first, 0, len(self.table) - 1).astype(np.intp)
+        entries: NDArray[np.uint16] = self.table[places]
         return entries
 
 

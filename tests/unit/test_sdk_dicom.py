@@ -160,6 +160,9 @@ def test_a_modality_lut_is_applied() -> None:
     lut = item(LUTDescriptor=[3, 1, 16], LUTData=[100, 200, 300], ModalityLUTType="US")
     image = read_image(make(ModalityLUTSequence=[lut]))
     assert image.values.ravel()[:5].tolist() == [100, 100, 200, 300, 300]
+    floats = np.arange(16, dtype="<f4").tobytes()
+    with pytest.raises(DecodeError, match="ModalityLUTSequence"):
+        read_image(make(PixelData=None, FloatPixelData=floats, BitsAllocated=32, ModalityLUTSequence=[lut]))
 
 
 def test_stored_bits_beyond_bits_stored_are_ignored() -> None:

@@ -238,10 +238,19 @@ def test_a_window_that_breaks_the_standard_is_refused(function: str, width: floa
         apply_window(np.zeros(1, np.float32), VoiWindow(center=0, width=width, function=function))
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+@pytest.mark.parametrize(("center", "width"), [(1e39, 1e50), (-1e39, 400), (40, 1e50)])
+def test_a_window_beyond_all_values_is_refused(function: str, center: float, width: float) -> None:
+    with pytest.raises(DecodeError, match="more than"):
+        apply_window(np.zeros(1, np.float32), VoiWindow(center=center, width=width, function=function))
+
+
 def test_a_voi_lut_maps_what_is_below_first_to_first_and_above_last_to_last() -> None:
     lut = VoiLut(first=10, table=np.array([0, 100, 255], np.uint16), bits=8)
     display = apply_window(np.array([-5, 10, 11, 12, 99], np.float32), lut)
     np.testing.assert_allclose(display * 255, [0, 0, 100, 255, 255], rtol=1e-6)
+    beyond_int64 = apply_window(np.array([-1e20, 1e20], np.float32), lut)
+    assert beyond_int64.tolist() == [0, 1]
 
 
 def test_monochrome1_is_inverted_after_the_window() -> None:

@@ -128,6 +128,9 @@ def _modality(dataset: Dataset, stored: Stored, index: int) -> tuple[NDArray[Any
     """
     tables = get(dataset, "ModalityLUTSequence")
     if tables:
+        if stored.dtype.kind == "f":
+            msg = "ModalityLUTSequence maps integers (PS3.3 C.11.1.1), and the pixels are floating-point numbers"
+            raise DecodeError(msg)
         return stored, lookup_table(tables[0], dataset, signed=_is_signed(dataset))
     rescale = _rescale(dataset, index)
     if rescale is None and text(dataset, "Modality") == "CT":

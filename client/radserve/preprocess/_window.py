@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_SAMPLES = 2**16  # what is computed on the way to display values stays in the processor's cache
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) -> NDArray[np.float32]:
@@ -28,7 +29,8 @@ def apply_window(values: NDArray[np.floating[Any]], window: VoiWindow | VoiLut) 
 
     Raises:
         DecodeError: The width is below what the standard allows or float32
-            can divide by, or the function is none of the standard's.
+            can divide by, center or width are more than it holds, or the
+            function is none of the standard's.
     """
     display = np.empty(values.shape, np.float32)
     rows = max(1, _BLOCK_SAMPLES * len(values) // max(1, values.size))
@@ -86,11 +88,15 @@ def percentile_window(values: NDArray[np.float32], percentiles: tuple[float, flo
 
 def _is_step(width: float) -> bool:
     """Whether the slope of a ramp this wide is more than float32 holds."""
-    return 1 / width > float(np.finfo(np.float32).max)
+    return 1 / width > _FLOAT32_MAX
 
 
 def _ramp(values: NDArray[np.floating[Any]], center: float, width: float, display: NDArray[np.float32]) -> None:
+    slope = np.float32(1 / width)
+    if abs(center) > _FLOAT32_MAX or not slope:  # infinity times 0 would be no number
+        msg = "WindowCenter or WindowWidth is more than any pixel's value can be"
+        raise DecodeError(msg)
     ramp = values - np.float32(center)
-    ramp *= np.float32(1 / width)
+    ramp *= slope
     ramp += np.float32(0.5)
     np.clip(ramp, 0, 1, out=display)
