@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,11 +12,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from radserve._codec import Counter, Window, check_many, numbered, size_of
+from radserve.aio import _many as aio_many
 from radserve.errors import InputError
 from radserve.results import Progress, Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from radserve.results import Result
 
@@ -139,3 +141,31 @@ def test_an_error_of_the_inputs_is_kept_for_the_end() -> None:
     inputs = numbered(failing(), failures)
     assert [next(inputs, None) for _ in range(3)] == [(0, "a"), None, None]
     assert [type(error) for error in failures] == [LookupError]
+
+
+def refilled(kind: type[Any]) -> Iterator[Any]:
+    """The numbers from 0 to 3, in one and the same array, as cameras' drivers give frames."""
+    one: Any = np.zeros(2, np.uint8) if kind is np.ndarray else bytearray(2)
+    for number in range(4):
+        one[:] = bytes((number, number)) if kind is bytearray else number
+        yield one
+
+
+@pytest.mark.parametrize("kind", [np.ndarray, bytearray])
+def test_an_array_may_be_filled_again_when_it_was_taken(kind: type[Any]) -> None:
+    taken = list(numbered(refilled(kind), []))
+    assert [(index, bytes(source)) for index, source in taken] == [(n, bytes((n, n))) for n in range(4)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_array_may_be_filled_again_when_a_task_took_it(is_async: bool) -> None:  # noqa: FBT001 - a parameter
+    async def given() -> AsyncIterator[Any]:
+        for one in refilled(np.ndarray):
+            yield one
+
+    async def take() -> list[tuple[int, Any]]:
+        sources: Any = given() if is_async else refilled(np.ndarray)
+        return [pair async for pair in aio_many._numbered(sources, [])]
+
+    taken = asyncio.run(take())
+    assert [(index, bytes(source)) for index, source in taken] == [(n, bytes((n, n))) for n in range(4)]

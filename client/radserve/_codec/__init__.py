@@ -22,7 +22,7 @@ from radserve._codec._item import Item
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
 from radserve._codec._statistics import Statistics, statistics_flow
-from radserve._codec._window import Counter, Window, check_many, numbered, size_of
+from radserve._codec._window import Counter, Window, check_many, kept, numbered, size_of
 from radserve._codec._wire import to_request
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "health_flow",
     "infer_flow",
     "is_prepared_at_once",
+    "kept",
     "models_flow",
     "numbered",
     "predict_flow",

@@ -7,6 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
+import numpy as np
+
 from radserve.errors import InputError
 from radserve.results import Progress, Rejection
 
@@ -127,9 +129,15 @@ def check_many(sources: object, workers: int) -> None:
 def numbered(sources: Iterable[S], failures: list[Exception]) -> Iterator[tuple[int, S]]:
     """Number inputs from 0; if taking one fails, keep the error for when the answers before it were given."""
     try:
-        yield from enumerate(sources)
+        for index, source in enumerate(sources):
+            yield index, kept(source)
     except Exception as error:  # noqa: BLE001 - the caller's own: raised again by who iterates
         failures.append(error)
+
+
+def kept(source: S) -> S:
+    """An input that stays as it is: who gives many may fill the same array again before it was sent."""
+    return cast("S", source.copy()) if isinstance(source, np.ndarray | bytearray) else source
 
 
 def size_of(source: object, *, reads_text: bool) -> int:

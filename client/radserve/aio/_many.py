@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from radserve._codec import Counter, Window, check_many, is_prepared_at_once, numbered, predict_flow, size_of
+from radserve._codec import Counter, Window, check_many, is_prepared_at_once, kept, numbered, predict_flow, size_of
 from radserve._workers import Preparing, StartError
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
@@ -139,7 +139,7 @@ async def _numbered(
     index = 0
     try:
         async for source in sources:
-            yield index, source
+            yield index, kept(source)
             index += 1
     except Exception as error:  # noqa: BLE001 - the caller's own: raised again by who iterates
         failures.append(error)

@@ -73,7 +73,10 @@ class AsyncModel(Generic[R]):
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
     ) -> R:
-        """Answer one input; as ``Model.predict``. Cancelling the task cancels the call at the server, too."""
+        """Answer one input; as ``Model.predict``. Cancelling the task cancels the call at the server, too.
+
+        An array must stay as it is until it is answered: it is read when it is sent.
+        """
         call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
         return cast(
             "R", await self._session.run(_codec.predict_flow(self._cell, source, call, self._session.coalescer))

@@ -119,7 +119,8 @@ class Model(Generic[R]):
         At most twice as many inputs as workers, and 256 MiB of them, are held at a time.
 
         Args:
-            sources: As for ``predict``; taken one by one.
+            sources: As for ``predict``; taken one by one. Arrays are copied then, so that an
+                iterator may fill the same one again and again.
             frame: Which frame of each.
             priority: How urgent they are.
             timeout_s: Time budget of each, from when it has been read.
