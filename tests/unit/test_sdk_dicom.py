@@ -166,15 +166,31 @@ def test_a_modality_lut_is_applied() -> None:
 
 
 def test_stored_bits_beyond_bits_stored_are_ignored() -> None:
-    data = (np.arange(16, dtype="<u2") | 0xF000).tobytes()
-    image = read_image(make(PixelData=data, BitsStored=12, HighBit=11))
-    assert image.values.ravel().tolist() == list(range(16))
+    for beyond in (0xF000, np.array([0x1000] + [0] * 15, "<u2")):
+        data = (np.arange(16, dtype="<u2") | beyond).tobytes()
+        image = read_image(make(PixelData=data, BitsStored=12, HighBit=11))
+        assert image.values.ravel().tolist() == list(range(16))
 
 
 def test_signed_12_bit_values_keep_their_sign() -> None:
     data = (np.arange(-8, 8, dtype="<i2") & 0x0FFF).astype("<u2").tobytes()
     image = read_image(make(PixelData=data, BitsStored=12, HighBit=11, PixelRepresentation=1))
     assert image.values.ravel().tolist() == list(range(-8, 8))
+    data = (np.arange(16, dtype="<u2") | 0x8000).tobytes()  # none above the highest, all below the lowest
+    image = read_image(make(PixelData=data, BitsStored=12, HighBit=11, PixelRepresentation=1))
+    assert image.values.ravel().tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_a_callers_buffer_may_be_used_again(photometric: str) -> None:
+    standard: dict[str, Any] = {"PhotometricInterpretation": photometric, "RescaleIntercept": 3}
+    if photometric == "RGB":
+        standard |= {"Columns": 2, "SamplesPerPixel": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    buffer = bytearray(range(32))
+    image = read_image(make(PixelData=memoryview(buffer), PlanarConfiguration=0, **standard))
+    pixels = image.pixels.copy()
+    buffer[:] = bytes(32)
+    np.testing.assert_array_equal(image.pixels, pixels)
 
 
 def test_voi_luts_come_before_windows() -> None:

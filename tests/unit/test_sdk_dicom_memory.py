@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tracemalloc
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,20 @@ def test_content_is_opened_without_a_copy_of_it(syntax: UID) -> None:
     assert peak_bytes(lambda: open_dicom(content)) < FRAME_BYTES
 
 
-def test_a_frame_does_not_keep_the_others_in_memory() -> None:
+def test_a_frame_does_not_keep_the_others_in_memory(tmp_path: Path) -> None:
     content = many_frames(ExplicitVRLittleEndian)
     assert peak_bytes(lambda: read_image(content, frame=1)) < 2 * FRAME_BYTES
+    path = tmp_path / "many.dcm"
+    path.write_bytes(content)
+    read_image(path, frame=1)
+    tracemalloc.start()
+    try:
+        image = read_image(path, frame=1)
+        gc.collect()  # what pydicom made refers to itself
+        assert image.pixels.nbytes == FRAME_BYTES
+        assert tracemalloc.get_traced_memory()[0] < 2 * FRAME_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_floats_are_made_of_a_whole_radiograph() -> None:

@@ -425,6 +425,27 @@ def test_a_pixel_that_differs_is_seen_in_any_block(monkeypatch: pytest.MonkeyPat
         image_to_wire(Image(pixels=pixels, photometric_interpretation="MONOCHROME2"), described())
 
 
+@pytest.mark.parametrize("large", [_resize._LARGE_FRAME_SAMPLES, 0])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_blocks_that_differ_from_each_other_alone_are_contrast(
+    photometric: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_resize, "_LARGE_FRAME_SAMPLES", large)
+    monkeypatch.setattr(sources, "_BLOCK_SAMPLES", 1)
+    pixels = np.repeat(np.arange(40, dtype=np.uint8)[:, np.newaxis], 50, axis=1)
+    if photometric == "RGB":
+        pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
+    image_to_wire(Image(pixels=pixels, photometric_interpretation=photometric), described(photometric="RGB"))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_stays_black_where_a_frame_is_cropped(photometric: str) -> None:
+    pixels = np.arange(20, 40, dtype=np.uint16).reshape(5, 4)
+    picture = Image(pixels=pixels, photometric_interpretation=photometric, valid=pixels != 25)
+    wire = image_to_wire(picture, described(crop=Crop(top=0.2)))[..., 0]
+    assert np.argwhere(wire == 0).tolist() == [[0, 1]]
+
+
 def test_resize_agrees_with_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf  # noqa: PLC0415 - takes seconds, and only this test needs it

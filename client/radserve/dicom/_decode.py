@@ -60,7 +60,7 @@ def decode_frame(dataset: Dataset, index: int, budget: Budget) -> Frame:
     try:
         if not syntax.is_encapsulated:
             _check_native_length(dataset, keyword)
-            return _native(dataset, syntax, index)
+            return _native(dataset, keyword, syntax, index)
         return _encapsulated(dataset, syntax, index, budget)
     except RadserveError:
         raise
@@ -121,11 +121,13 @@ def _check_native_length(dataset: Dataset, keyword: str) -> None:
         raise DecodeError(_DAMAGED)
 
 
-def _native(dataset: Dataset, syntax: UID, index: int) -> Frame:
+def _native(dataset: Dataset, keyword: str, syntax: UID, index: int) -> Frame:
     # A view of one frame would keep the others in memory, too.
     is_alone = positive(dataset, "NumberOfFrames", default=1) == 1
     options: Options = {"raw": True, "view_only": is_alone, "correct_unused_bits": False}
     stored, properties = get_decoder(syntax).as_array(dataset, index=index, **options)
+    if not memoryview(dataset[keyword].value).readonly:  # a caller's buffer, which may be used again
+        stored = stored.copy()
     bits_stored = int(properties.get("bits_stored", 0))
     return Frame(
         stored=_without_unused_bits(stored, bits_stored),
