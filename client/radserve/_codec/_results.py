@@ -189,8 +189,15 @@ def _check_decisions(
             if decision not in _DECISIONS:
                 msg = "a decision is none of negative, indeterminate and positive"
                 raise untrusted(contract, answer.request_id, msg)
-            # The server compares in single precision.
-            if abs(probability - lower) >= _ON_EDGE and abs(probability - upper) >= _ON_EDGE:
+            # The server compares in single precision: on an edge, what is on either side of it may be decided.
+            is_below_upper = probability - upper < _ON_EDGE
+            is_above_lower = lower - probability < _ON_EDGE
+            may_be = {
+                _NEGATIVE: probability - lower < _ON_EDGE,
+                _INDETERMINATE: lower < upper and is_above_lower and is_below_upper,
+                _POSITIVE: upper - probability < _ON_EDGE,
+            }
+            if not may_be[decision]:
                 msg = f"the decision about {contract.labels[place].name} contradicts its threshold"
                 raise untrusted(contract, answer.request_id, msg)
 
