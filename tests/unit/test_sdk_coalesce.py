@@ -274,6 +274,16 @@ def test_many_that_wait_are_shared_out_among_the_requests_that_may_go(count: int
     assert groups == expected
 
 
+def test_a_request_holds_no_more_bytes_than_it_may() -> None:
+    meeting = coalescer(largest_bytes=600)
+    sizes = {waiting(meeting, length=20).size for _ in range(5)}
+    assert sizes == {165}
+    groups = []
+    while (group := meeting.take()) is not None:
+        groups.append(len(group.items))
+    assert groups == [3, 2]
+
+
 def test_all_that_wait_go_into_the_last_request_that_may_go() -> None:
     meeting = coalescer(16)
     waiting(meeting)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import numpy as np
 import pytest
+from support.sdk_contracts import arrays, tensors
 from tritonclient.grpc import service_pb2
 
-from radserve._codec._flow import ListModels
+from radserve._codec._flow import Infer, ListModels
+from radserve._codec._wire import to_request
 from radserve._transport._calls import Failure
 from radserve._transport._core import Core
-from radserve.errors import ServerError, ServerUnavailableError
+from radserve.errors import InputError, ServerError, ServerUnavailableError
 from radserve.options import ClientOptions
 
 if TYPE_CHECKING:
@@ -78,3 +81,18 @@ def test_servers_that_failed_and_do_not_answer_are_given_no_call(core: Core) -> 
     with pytest.raises(ServerUnavailableError):
         attempt(core, trace, {"ServerReady": LOST})
     assert trace == ["ServerReady 1", "ServerReady 2"]
+
+
+@pytest.mark.parametrize("too_much", [0, 1])
+def test_a_request_may_be_as_large_as_a_message_and_no_byte_larger(too_much: int) -> None:
+    request = to_request(tensors(), arrays(X=np.zeros((1, 2**14, 2), np.float32)), request_id="r")
+    core = Core(ClientOptions(endpoints=(A,), max_message_bytes=len(request.encoded()) - too_much), grpc)
+    steps = core.attempt(Infer(request=request), 10.0)
+    if too_much:
+        with pytest.raises(InputError, match="send fewer items"):
+            next(steps)
+    else:
+        assert next(steps).rpc.request is request
+    steps.close()
+    for channel in core.close():
+        channel.close()
