@@ -151,9 +151,18 @@ def test_a_frame_that_is_not_there_is_refused(frame: int) -> None:
         read_image(TEST_FILES / "rtdose.dcm", frame=frame)
 
 
-def test_rescale_gives_hounsfield_units() -> None:
-    image = read_image(make(RescaleSlope=2, RescaleIntercept=-1024))
-    assert image.values[0, :3].tolist() == [-1024, -1022, -1020]
+@pytest.mark.parametrize(("slope", "intercept"), [(2, -1024), (1, -1024), (2, 0), (-0.5, 0), (1, 0)])
+def test_rescale_gives_hounsfield_units(slope: float, intercept: float) -> None:
+    image = read_image(make(RescaleSlope=slope, RescaleIntercept=intercept))
+    assert image.values[0, :3].tolist() == [intercept, slope + intercept, 2 * slope + intercept]
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_rescale_of_32_bits_loses_nothing_on_the_way(sign: int) -> None:
+    data = (np.arange(16) + 2**30).astype("<i4").tobytes()
+    bits = {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31, "PixelRepresentation": sign}
+    image = read_image(make(PixelData=data, RescaleIntercept=-(2**30), **bits))
+    assert image.values.ravel().tolist() == list(range(16))
 
 
 def test_a_modality_lut_is_applied() -> None:

@@ -22,10 +22,12 @@ def counted(**attributes: Any) -> list[bool]:
     [
         (-2000, 63536, 16),
         (-2000, -2000, 16),
+        (-32768, 32768, 16),
         (-2000, 63536, 32),
         (-100, -100, 8),
         (-100, 65436, 8),  # the element has 16 bits, whatever a pixel has
         (-100, 156, 8),
+        (-128, 128, 8),
     ],
 )
 def test_pixel_padding_is_found_even_with_the_wrong_sign(lowest: int, padding: int, bits: int) -> None:

@@ -249,6 +249,8 @@ def test_a_voi_lut_maps_what_is_below_first_to_first_and_above_last_to_last() ->
     lut = VoiLut(first=10, table=np.array([0, 100, 255], np.uint16), bits=8)
     display = apply_window(np.array([-5, 10, 11, 12, 99], np.float32), lut)
     np.testing.assert_allclose(display * 255, [0, 0, 100, 255, 255], rtol=1e-6)
+    between = apply_window(np.array([10.4, 10.6, 11.4, 11.6], np.float32), lut)
+    np.testing.assert_allclose(between * 255, [0, 100, 100, 255], rtol=1e-6)
     beyond_int64 = apply_window(np.array([-1e20, 1e20], np.float32), lut)
     assert beyond_int64.tolist() == [0, 1]
 
@@ -410,6 +412,16 @@ def test_stored_integers_give_what_their_modality_values_give(
             wire, one_is_blank = render(one, contract)
             np.testing.assert_array_equal(wire, expected)
             assert one_is_blank == is_blank
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">u2", "<i4", "<f4", "<f8"])
+def test_modality_values_are_made_of_pixels_of_any_type(dtype: str) -> None:
+    pixels = np.arange(12).reshape(3, 4).astype(dtype)
+    rescaled = Image(
+        pixels=pixels, photometric_interpretation="MONOCHROME2", modality=Rescale(slope=2, intercept=-24)
+    ).values
+    assert rescaled.dtype == np.float32
+    np.testing.assert_array_equal(rescaled.ravel(), np.arange(-24, 0, 2))
 
 
 def test_a_pixel_that_differs_is_seen_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
