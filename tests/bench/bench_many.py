@@ -140,7 +140,7 @@ def test_many_files_keep_the_server_busy(
     lines = [
         f"{machine()} `predict_many` of {MANY} files, CT slices of 512 x 512 pixels; client and server on the same",
         f"cores. The server's queue was looked at every {SAMPLED_S * 1e3:.0f} ms. `densenet` is a DenseNet121 of",
-        "224 x 224 pixels: where the network costs more than reading a file, its queue is never empty.",
+        "224 x 224 pixels: where the network costs more than reading a file, its instances are the limit.",
         "",
         *table(head, rows),
     ]
