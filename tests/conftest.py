@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck
 from support import installations
 from support.leftovers import children
+from support.servers import write_certificate
 
 from radserve_server import EmbeddedServer
 
@@ -81,3 +82,12 @@ def use_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], None]:
         )
 
     return use
+
+
+@pytest.fixture(scope="session")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys and certificates of two clients."""
+    folder = tmp_path_factory.mktemp("pems")
+    for name in ("one", "two"):
+        write_certificate(folder, name)
+    return folder

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
@@ -10,6 +11,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from support.mutations import TEST_FILES
+
+from radserve.errors import RadserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def item(**attributes: Any) -> Dataset:
@@ -62,3 +68,18 @@ def compressed(syntax: UID, *frames: bytes, **attributes: Any) -> Dataset:
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
     return dataset
+
+
+def to_bytes(dataset: Dataset) -> bytes:
+    """A file of it."""
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def attempt(read: Callable[[Any], object], source: object) -> object:
+    """What a reader gives, or the typed error that it refuses with."""
+    try:
+        return read(source)
+    except RadserveError as error:
+        return error

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gc
-import io
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
-from support.datasets import make
+from support.datasets import make, to_bytes
 
 from radserve.contracts import FileWindow, ImageInput
 from radserve.dicom import open_dicom, read_image
@@ -34,9 +32,7 @@ def many_frames(syntax: UID) -> bytes:
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
     dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+    return to_bytes(dataset)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

@@ -20,7 +20,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from support.datasets import compressed, first_frame, make
+from support.datasets import compressed, first_frame, make, to_bytes
 from support.mutations import TEST_FILES, measure, measure_files
 
 from radserve.dicom import read_image
@@ -31,18 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pydicom.dataset import Dataset
     from support.mutations import Measured
 
 SECONDS = 5
 GIB = 2**30
 ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
-
-
-def to_bytes(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("first", [0, 150])

@@ -18,13 +18,13 @@ import numpy as np
 import pydicom
 import pytest
 from support.leftovers import children
-from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, contract
+from support.sdk_contracts import IMAGE, TEST_FILES, WAVEFORM, contract
 from support.servers import wait_until
 
 from radserve import errors
 from radserve._codec import Prepare, prepare_step
 from radserve._codec._prepared import Prepared
-from radserve._workers import Preparing, StartError, Workers, _pool, _preparing
+from radserve._workers import StartError, Workers, _pool
 from radserve._workers._messages import AnswerError, receive_answer, send_answer
 from radserve.contracts import PercentileWindow
 from radserve.errors import DecodeError, InputError, MissingAttributeError, MissingExtraError, OutOfScopeError
@@ -353,60 +353,3 @@ def test_errors_reach_other_processes_whole(error: errors.RadserveError) -> None
         copies.append(receive_answer(answered(error), 0))
     for copy in copies:
         assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes pay from the first input on, whatever it takes."""
-    monkeypatch.setattr(_preparing, "START_S", 0)
-    monkeypatch.setattr(_preparing, "LEAST_S", 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-
-
-def ran(preparing: Preparing, *steps: Prepare) -> bool:
-    """Whether there are worker processes after some steps."""
-    try:
-        for one in steps:
-            preparing(one)
-        return preparing.uses_processes
-    finally:
-        preparing.close()
-
-
-@pytest.mark.usefixtures("at_once")
-def test_processes_are_used_from_when_they_pay() -> None:
-    assert not ran(Preparing(2, processes=None), step())
-    assert ran(Preparing(2, processes=None), step(), step(), step())
-
-
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [
-        ({"processes": False}, False),
-        ({"processes": True}, True),
-        ({"processes": None}, False),
-    ],
-)
-def test_who_wants_processes_has_them_at_once(given: dict[str, Any], used: bool) -> None:  # noqa: FBT001 - a parameter
-    assert ran(Preparing(2, **given), step(), step()) == used
-
-
-@pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize(
-    "asked", [step(pydicom.dcmread(CT)), step("no finding", TEXT), step(np.zeros((4, 4), np.float32) + np.eye(4))]
-)
-def test_what_is_costly_to_hand_over_stays_here(asked: Prepare) -> None:
-    assert not ran(Preparing(2, processes=True), asked, asked)
-
-
-@pytest.mark.usefixtures("at_once")
-def test_one_processor_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert not ran(Preparing(2, processes=None), step(), step())
-
-
-def test_where_no_process_can_be_started_threads_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: "/nowhere/python")
-    preparing = Preparing(2, processes=True)
-    assert preparing(step()).inputs.keys() == {"PIXELS"}
-    preparing.close()
