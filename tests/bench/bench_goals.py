@@ -11,11 +11,11 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-import onnxruntime as ort
 import pytest
 from bench import bench_serving
 from bench.bench_many import large  # noqa: F401 - a fixture
-from bench.bench_serving import against, bare, client, feeds_of, metadata, rate, request_bytes, shared
+from bench.bench_serving import SECONDS, against, client, metadata, rate, request_bytes, shared
+from bench.limit import bare, feeds_of, session_of
 from bench.report import machine, table, write_section
 
 from radserve.cli import main
@@ -70,7 +70,7 @@ def measured(server: EmbeddedServer, request: Path) -> tuple[float, float, float
 
 def test_where_the_time_goes(reference_server: EmbeddedServer, plain: EmbeddedServer, tmp_path: Path) -> None:
     described = metadata(reference_server.grpc_url, MODEL)
-    limit = bare(reference_server.repository / f"{MODEL}_pipeline" / "1" / "model.onnx", ROWS)
+    limit = bare(reference_server.repository / f"{MODEL}_pipeline" / "1" / "model.onnx", ROWS, SECONDS)
     limits: list[float] = []
     with shared(reference_server.grpc_url, described, ROWS) as region:
         ways = {
@@ -133,9 +133,7 @@ def loadtest(url: str, model: str, folder: Path, *load: str) -> Load:
 
 def alone_ms(graph: Path) -> float:
     """The median time of bare ONNX Runtime for one input, one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    session = session_of(graph)
     feeds, times = feeds_of(session, 1), []
     for _ in range(100):
         began = perf_counter()

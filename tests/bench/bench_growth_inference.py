@@ -56,7 +56,7 @@ def both(folder: Path, server: EmbeddedServer, sizes: dict[str, int]) -> tuple[l
             request, seconds = write_request(folder, name, size), SLOW.get(name, SECONDS)
             one = load(server.grpc_url, name, request, servers=[server], in_flight=8, seconds=seconds)
             ways[name] = open_.enter_context(one)
-            ways[f"bare {name}"] = bare(folder, name, size, seconds=seconds)
+            ways[f"bare {name}"] = bare(folder, name, seconds=seconds)
         found = interleaved(ways)
     return [found[name] for name in sizes], [found[f"bare {name}"] for name in sizes]
 
@@ -93,7 +93,7 @@ def test_with_the_request(folder: Path, server: EmbeddedServer) -> None:
         for batch in BATCHES:
             request = write_request(folder, SMALL, 28, batch)
             ways[f"{batch}"] = open_.enter_context(connect(request, rows=batch))
-            ways[f"bare {batch}"] = bare(folder, SMALL, 28, rows=batch)
+            ways[f"bare {batch}"] = bare(folder, SMALL, rows=batch)
         found = interleaved(ways)
     points, limits = [found[f"{batch}"] for batch in BATCHES], [found[f"bare {batch}"] for batch in BATCHES]
     rows = [

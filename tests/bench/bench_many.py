@@ -5,32 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-import yaml
 from bench.bench_sdk import enlarged, source_of
+from bench.densenet import export_densenet
 from bench.report import machine, table, write_section
 
 from radserve import Client, Rejection
 from radserve.options import ClientOptions, RetryPolicy
-from radserve_export.pipeline import export
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from radserve import Model
 
 MANY = 1000
 SAMPLED_S = 0.02
 INSTANCES = 2  # of the network, as the exporter writes them
-SPECS = Path(__file__).parents[2] / "export" / "specs"
 # In a process of its own: what looks must not take the interpreter from what is looked at.
 SAMPLER = """
 import sys, threading, time, urllib.request
@@ -73,14 +70,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A DenseNet121 that takes what ct_hemorrhage takes, at 224 x 224 pixels."""
     folder = tmp_path_factory.mktemp("large")
-    spec = yaml.safe_load((SPECS / "ct_hemorrhage.yaml").read_text(encoding="utf-8"))
-    network = keras.applications.DenseNet121(weights=None, input_shape=(224, 224, 1), classes=len(spec["labels"]))
-    network.save(folder / "densenet.keras")
-    spec = {name: value for name, value in spec.items() if name not in {"training", "evaluation"}}
-    spec |= {"name": "densenet", "model": "densenet.keras", "input": {**spec["input"], "rows": 224, "columns": 224}}
-    (folder / "densenet.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    export(folder / "densenet.yaml", folder / "models")
-    with EmbeddedServer(folder / "models") as server:
+    with EmbeddedServer(export_densenet(folder)) as server:
         yield server
 
 

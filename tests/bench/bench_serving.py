@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import tritonclient.grpc as triton
 import yaml
 from bench.bench_many import large  # noqa: F401 - a fixture
+from bench.limit import bare
 from bench.report import machine, table, write_section
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import shared_memory, triton_to_np_dtype
@@ -125,39 +123,6 @@ def sent(url: str, request: Path, rows: int, in_flight: int, seconds: float) -> 
         return rate(started) * rows
 
 
-def feeds_of(session: ort.InferenceSession, rows: int) -> dict[str, Any]:
-    """Random pixels for a graph with one input."""
-    (first,) = session.get_inputs()
-    return {first.name: np.random.default_rng(0).integers(0, 200, (rows, *first.shape[1:])).astype(np.uint8)}
-
-
-def bare(graph: Path, rows: int) -> Callable[[], float]:
-    """What bare ONNX Runtime answers in inputs a second: two sessions of one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    sessions = [ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"]) for _ in range(2)]
-    feeds = feeds_of(sessions[0], rows)
-
-    def run() -> float:
-        rates: list[float] = []
-
-        def work(session: ort.InferenceSession) -> None:
-            began, runs = perf_counter(), 0
-            while (taken := perf_counter() - began) < SECONDS:
-                session.run(None, feeds)
-                runs += 1
-            rates.append(runs * rows / taken)
-
-        threads = [threading.Thread(target=work, args=(session,)) for session in sessions]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(rates)
-
-    return run
-
-
 def interleaved(ways: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
     """All ways in turns, so that whatever else the machine does meets all alike."""
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -200,14 +165,14 @@ def test_the_servers_share_of_bare_onnx_runtime(
     tiny, heavy = metadata(url, "chest_xray"), metadata(large.grpc_url, "densenet")
     graph = reference_server.repository / "chest_xray_pipeline" / "1" / "model.onnx"
     with shared(url, tiny, 16) as region:
-        ways = {"bare ONNX Runtime, 2 sessions of 1 thread, 16 a run": bare(graph, 16)}
+        ways = {"bare ONNX Runtime, 2 sessions of 1 thread, 16 a run": bare(graph, 16, SECONDS)}
         for size in (1, 16):
             for in_flight in (8, 32):
                 ways[f"gRPC, {in_flight} in flight, {size} a request"] = way(url, tiny, size, in_flight, tmp_path)
         ways["shared memory, 32 in flight, 16 a request"] = way(url, tiny, 16, 32, tmp_path, region=region)
         rows += _rows("`chest_xray`", interleaved(ways))
     graph = large.repository / "densenet_pipeline" / "1" / "model.onnx"
-    ways = {"bare ONNX Runtime, 2 sessions of 1 thread, 1 a run": bare(graph, 1)}
+    ways = {"bare ONNX Runtime, 2 sessions of 1 thread, 1 a run": bare(graph, 1, SECONDS)}
     ways["gRPC, 4 in flight, 1 a request"] = way(large.grpc_url, heavy, 1, 4, tmp_path)
     rows += _rows("`densenet`", interleaved(ways))
     lines = [

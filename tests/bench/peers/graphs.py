@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
+from bench.limit import session_of
 
 if TYPE_CHECKING:
+    import onnxruntime as ort
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[3]
@@ -32,16 +33,9 @@ class Graph:
         """The ONNX file."""
         return self.repository / f"{self.model}_pipeline" / "1" / "model.onnx"
 
-    def session(self) -> ort.InferenceSession:
-        """Bare ONNX Runtime, with one thread that does not spin."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-
     @cached_property
     def _session(self) -> ort.InferenceSession:
-        return self.session()
+        return session_of(self.path)
 
     @cached_property
     def input(self) -> tuple[str, list[int]]:
@@ -82,26 +76,9 @@ def chest_xray(folder: Path) -> Graph:
 def densenet(folder: Path) -> Graph:
     """A DenseNet121 of 224 x 224 pixels, untrained; exported in another process, for TensorFlow is large."""
     subprocess.run(  # noqa: S603 - Python itself
-        [sys.executable, __file__, str(folder)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, str(Path(__file__).parents[1] / "densenet.py"), str(folder)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     return Graph("densenet", folder / "densenet")
-
-
-def _export_densenet(folder: Path) -> None:
-    import keras  # noqa: PLC0415 - only the other process needs them
-    import yaml  # noqa: PLC0415
-
-    from radserve_export.pipeline import export  # noqa: PLC0415
-
-    spec = yaml.safe_load((ROOT / "export" / "specs" / "ct_hemorrhage.yaml").read_text(encoding="utf-8"))
-    keras.utils.set_random_seed(0)
-    network = keras.applications.DenseNet121(weights=None, input_shape=(224, 224, 1), classes=len(spec["labels"]))
-    network.save(folder / "densenet.keras")
-    spec = {name: value for name, value in spec.items() if name not in {"training", "evaluation"}}
-    spec |= {"name": "densenet", "model": "densenet.keras", "input": {**spec["input"], "rows": 224, "columns": 224}}
-    (folder / "densenet.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    export(folder / "densenet.yaml", folder / "densenet")
-
-
-if __name__ == "__main__":
-    _export_densenet(Path(sys.argv[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -68,31 +67,6 @@ def _each_says(clients: list[subprocess.Popen[str]]) -> list[str]:
             msg = f"under load: {(client.stderr.read().strip() or 'a client ended').splitlines()[-1][:200]}"
             raise PeerError(msg)
     return said
-
-
-def limit(graph: Graph, rows: int, seconds: float) -> Callable[[], float]:
-    """A function that returns how many inputs a second bare ONNX Runtime computes: two sessions of one thread."""
-    sessions = [graph.session() for _ in range(2)]
-    feeds = {graph.input[0]: graph.pixels(rows, 0)}
-
-    def run() -> float:
-        rates: list[float] = []
-
-        def work(number: int) -> None:
-            began, runs = perf_counter(), 0
-            while (taken := perf_counter() - began) < seconds:
-                sessions[number].run(None, feeds)
-                runs += 1
-            rates.append(runs * rows / taken)
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(len(sessions))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(rates)
-
-    return run
 
 
 def coroutines(graph: Graph, port: int, *, callers: int, coalesce: int, seconds: float) -> Callable[[], float]:

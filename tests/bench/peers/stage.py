@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+from bench.limit import bare
 from bench.peers import catalogue, load
 from bench.peers.environments import PeerError
 from bench.peers.running import Running, free_ports
@@ -152,7 +153,7 @@ class Stage:
         return None
 
     def _take_turns(self, ways: Ways, found: Findings) -> None:
-        limit = load.limit(self.graph, LIMIT_ROWS[self.graph.model], self.seconds / 2)
+        limit = bare(self.graph.path, LIMIT_ROWS[self.graph.model], self.seconds / 2)
         for turn in range(self.rounds):
             keys = list(ways)
             keys = keys[turn % max(1, len(keys)) :] + keys[: turn % max(1, len(keys))]
