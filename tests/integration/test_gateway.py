@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from support.deployment import objects, rendered, run
-from support.echo import answers, write_models
-from support.envoys import RunningEnvoy, envoy, place, tls, token, write_certificates, write_issuer
+from support.echo import answers, furnished, two_replicas
+from support.envoys import RunningEnvoy, envoy, place, tls, token, write_issuer
 from support.faulty import NUMBERS, SECRET, note, x
 from support.servers import wait_until, write_certificate
 
@@ -28,7 +28,6 @@ from radserve import (
     UnauthenticatedError,
 )
 from radserve.options import ClientOptions, Secret
-from radserve_server import EmbeddedServer
 from radserve_server.gateway import Tokens, canary_of
 
 if TYPE_CHECKING:
@@ -36,22 +35,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from radserve_server import EmbeddedServer
+
 _MIB = 2**20
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gateway")
-    write_certificates(folder)
-    write_models(folder / "models")
-    return folder
+    return furnished(tmp_path_factory.mktemp("gateway"))
 
 
 @pytest.fixture(scope="module")
 def replicas(folder: Path) -> Iterator[list[EmbeddedServer]]:
-    options: dict[str, Any] = {"supervise": False, "verify": False}
-    with EmbeddedServer(folder / "models", **options) as one, EmbeddedServer(folder / "models", **options) as another:
-        yield [one, another]
+    with two_replicas(folder) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.echo import answers, write_echo, write_models
-from support.envoys import RunningEnvoy, envoy, place, tls, unavailable, write_certificates
+from support.echo import answers, furnished, two_replicas, write_echo
+from support.envoys import RunningEnvoy, envoy, place, tls, unavailable
 from support.faulty import x
 from support.servers import raw_server, wait_until
 
@@ -29,17 +29,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gateway")
-    write_certificates(folder)
-    write_models(folder / "models")
-    return folder
+    return furnished(tmp_path_factory.mktemp("gateway"))
 
 
 @pytest.fixture(scope="module")
 def replicas(folder: Path) -> Iterator[list[EmbeddedServer]]:
-    options: dict[str, Any] = {"supervise": False, "verify": False}
-    with EmbeddedServer(folder / "models", **options) as one, EmbeddedServer(folder / "models", **options) as another:
-        yield [one, another]
+    with two_replicas(folder) as running:
+        yield running
 
 
 def test_a_replica_that_says_it_is_unavailable_is_ejected(folder: Path, replicas: list[EmbeddedServer]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from support.envoys import tls
+from support.envoys import tls, write_certificates
 from support.faulty import write_faulty
 from support.repositories import write_python
 
 from radserve import Client
+from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.envoys import RunningEnvoy
@@ -34,6 +37,24 @@ def write_models(repository: Path) -> None:
     """Write ``echo``, and ``faulty`` of ``support.faulty``."""
     write_echo(repository)
     write_faulty(repository)
+
+
+def furnished(folder: Path) -> Path:
+    """A folder with the certificates for a gateway, and both models in ``models``."""
+    write_certificates(folder)
+    write_models(folder / "models")
+    return folder
+
+
+@contextmanager
+def two_replicas(folder: Path) -> Iterator[list[EmbeddedServer]]:
+    """Two servers of what ``furnished`` wrote, which nobody supervises."""
+    models = folder / "models"
+    with (
+        EmbeddedServer(models, supervise=False, verify=False) as one,
+        EmbeddedServer(models, supervise=False, verify=False) as another,
+    ):
+        yield [one, another]
 
 
 def answers(gateway: RunningEnvoy, folder: Path, name: str = "client", count: int = 1) -> None:
