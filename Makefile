@@ -43,6 +43,7 @@ setup: .venv-dev/.dev ## Everything that development needs, in .venv-dev
 system-packages: .venv-dev/.dev # what the tests compare with and look at pages with, and what Triton's stub needs
 	@deploy/requirements/libpython .venv-dev
 	{ command -v dcmj2pnm && command -v dciodvfy && command -v openssl; } >/dev/null || deploy/requirements/apt dcmtk dicom3tools openssl
+	command -v promtool >/dev/null || deploy/requirements/apt --no-install-recommends prometheus || echo "without Prometheus nobody checks its rules" >&2
 	command -v chromium >/dev/null || deploy/requirements/apt --no-install-recommends chromium || echo "without Chromium nobody looks at the load test's page" >&2
 	deploy/requirements/perf_analyzer .venv-dev || echo "without perf_analyzer nobody compares the load tester with it" >&2
 
@@ -54,11 +55,15 @@ lint: .venv-dev/.dev ## Style, types, and who imports whom
 
 .PHONY: test
 test: .venv-dev/.dev system-packages lint ## Everything that must hold, against a real Triton
-	@.venv-dev/bin/python -m pytest -m "not full"
+	@.venv-dev/bin/python -m pytest -m "not full and not chaos"
 
 .PHONY: test-full
 test-full: .venv-dev/.dev system-packages lint ## The same and what takes longer
-	@.venv-dev/bin/python -m pytest
+	@.venv-dev/bin/python -m pytest -m "not chaos"
+
+.PHONY: chaos
+chaos: .venv-dev/.dev system-packages ## Provoke the faults that take minutes
+	@.venv-dev/bin/python -m pytest -m chaos --timeout 1800 -rs
 
 .PHONY: train
 train: .venv-dev/.dev ## Train the reference models from nothing
