@@ -56,7 +56,13 @@ def serve(
         int | None,
         typer.Option(min=1, max=256, help="Threads of each instance of each network; default: its share of the cores."),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow a host that is not loopback.")] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--i-understand-this-is-not-for-production",
+            help="Allow a host that is not loopback: whoever reaches it may read, load and replace models.",
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the server's log.")] = False,
 ) -> None:
     """Serve a model repository on this machine until Ctrl-C.

@@ -207,7 +207,7 @@ class EmbeddedServer:
         if not self._insecure and not _is_loopback(self.host):
             msg = (
                 f"{self.host} is not loopback, and the embedded server is open to all who reach it: use 127.0.0.1,"
-                " or allow it with insecure=True (--insecure)"
+                " or allow it with insecure=True (--i-understand-this-is-not-for-production)"
             )
             raise ServerStartError(msg)
         if not self.repository.is_dir():

@@ -152,6 +152,21 @@ def test_a_port_in_use_is_one_clear_line(option: str, repository: Path, serve: S
     assert leftovers(process.pid) == []
 
 
+def test_another_host_is_refused_in_one_clear_line_that_names_the_option(repository: Path, serve: Serve) -> None:
+    process = serve(repository, "--host", "0.0.0.0")  # noqa: S104 - refused
+    output, _ = process.communicate(timeout=_EXIT_S)
+    assert process.returncode == 1
+    assert output.splitlines()[-1].startswith("radserve: 0.0.0.0 is not loopback")
+    assert output.splitlines()[-1].endswith("(--i-understand-this-is-not-for-production)")
+
+
+def test_who_says_that_it_is_not_for_production_may_serve_another_host(repository: Path, serve: Serve) -> None:
+    process = serve(repository, "--host", "0.0.0.0", "--i-understand-this-is-not-for-production")  # noqa: S104 - the test
+    assert "0.0.0.0:" in _read_until(process, "ready after")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=_EXIT_S)
+
+
 def test_a_repository_that_is_not_as_published_is_one_clear_line(repository: Path, serve: Serve) -> None:
     (repository / "add_one_pipeline" / "config.pbtxt").write_text("")
     process = serve(repository)

@@ -168,7 +168,7 @@ def test_a_missing_repository_is_named(tmp_path: Path) -> None:
 def test_an_address_that_others_can_reach_is_refused(repository: Path) -> None:
     told = _refusal(repository, host="0.0.0.0")  # noqa: S104 - refused
     assert "0.0.0.0 is not loopback" in told
-    assert "(--insecure)" in told
+    assert "--i-understand-this-is-not-for-production" in told
 
 
 def test_a_damaged_installation_is_refused_before_anything_is_started(
