@@ -15,6 +15,7 @@ from radserve.preprocess._geometry import (
     to_source_grid,
 )
 from radserve.preprocess._image import image_to_wire, render
+from radserve.preprocess._level import level
 from radserve.preprocess._resample import resample
 from radserve.preprocess._resize import resize, to_wire_grid
 from radserve.preprocess._scope import check_scope
@@ -29,6 +30,7 @@ __all__ = [
     "crop_box",
     "image_to_wire",
     "interpolate_to_source_grid",
+    "level",
     "place",
     "placement_of",
     "render",
