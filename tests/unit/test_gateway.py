@@ -95,7 +95,7 @@ def test_nothing_is_retried_that_a_replica_may_have_begun(canary: Canary) -> Non
 def test_clients_are_known_before_they_are_counted_and_let_through(canary: Canary, way: str) -> None:
     names = [one["name"].rpartition(".")[2] for one in _manager(canary, **_WAYS[way])["http_filters"]]
     tokens = ["jwt_authn"] if "tokens" in _WAYS[way] else []
-    assert names == ["header_mutation", *tokens, "local_ratelimit", "rbac", "buffer", "router"]
+    assert names == ["grpc_stats", "header_mutation", *tokens, "local_ratelimit", "rbac", "buffer", "router"]
 
 
 def test_where_nobody_is_an_operator_nobody_reads_the_index(canary: Canary) -> None:
