@@ -10,13 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from radserve_server.cluster import Cluster
     from radserve_server.discover import Problem, TritonInstallation, find_triton, problems
     from radserve_server.embedded import EmbeddedServer
     from radserve_server.supervise import Event, EventKind
 
-__all__ = ["EmbeddedServer", "Event", "EventKind", "Problem", "TritonInstallation", "find_triton", "problems"]
+__all__ = [
+    "Cluster",
+    "EmbeddedServer",
+    "Event",
+    "EventKind",
+    "Problem",
+    "TritonInstallation",
+    "find_triton",
+    "problems",
+]
 
-_HOMES = {"EmbeddedServer": "embedded", "Event": "supervise", "EventKind": "supervise"}
+_HOMES = {"Cluster": "cluster", "EmbeddedServer": "embedded", "Event": "supervise", "EventKind": "supervise"}
 
 
 def __getattr__(name: str) -> object:

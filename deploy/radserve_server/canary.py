@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from radserve_server.control import Control
-from radserve_server.process import one_line
+from radserve_server.guarded import one_line
 
 
 def public_models(url: str, *, timeout_s: float) -> list[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radserve.contracts.manifest import verify_repository
 from radserve.errors import RadserveError, ServerStartError
-from radserve_server import canary
+from radserve_server import canary, ports
 from radserve_server.discover import find_triton, problems
 from radserve_server.machine import cores
 from radserve_server.process import ServerProcess
@@ -82,7 +80,7 @@ class EmbeddedServer:
         self.host = host
         self._insecure = insecure
         self._asked_ports = (grpc_port, http_port, metrics_port)
-        self._ports = self._asked_ports
+        self._ports: Sequence[int] = self._asked_ports
         self._verify = verify
         self._supervise = supervise
         self._tritonserver = tritonserver
@@ -142,17 +140,37 @@ class EmbeddedServer:
         self._check_before_start()
         try:
             self._launch_on_free_ports()
-            if self._supervise:
-                self._supervisor = Supervisor(
-                    self,
-                    period_s=self._canary_period_s,
-                    timeout_s=self._canary_timeout_s,
-                    report=self._on_event,
-                )
-                self._supervisor.start()
+            self._begin_to_supervise()
         except BaseException:
             self.stop()
             raise
+
+    def _begin_to_supervise(self) -> None:
+        with self._lock:
+            if not self._supervise or self._stopped:
+                return
+            self._supervisor = Supervisor(
+                self, period_s=self._canary_period_s, timeout_s=self._canary_timeout_s, report=self._on_event
+            )
+            self._supervisor.start()
+
+    def restart(self) -> None:
+        """Let requests in flight finish, then run it anew on the same ports.
+
+        Raises:
+            ServerStartError: It does not become ready; the supervisor tries on.
+        """
+        supervisor, process = self._supervisor, self._process
+        if supervisor is not None:
+            supervisor.cancel()
+        if process is not None:
+            process.stop()
+        if supervisor is not None:
+            supervisor.join()
+        try:
+            self.launch()
+        finally:
+            self._begin_to_supervise()
 
     def stop(self) -> None:
         """Let requests in flight finish, then stop; does nothing if it does not run."""
@@ -227,7 +245,7 @@ class EmbeddedServer:
 
     def _launch_on_free_ports(self) -> None:
         for attempt in range(_ATTEMPTS_AT_FREE_PORTS):
-            self._ports = _choose_ports(self.host, self._asked_ports)
+            self._ports = ports.choose_ports(self.host, *self._asked_ports)
             try:
                 self.launch()
             except ServerStartError:
@@ -319,22 +337,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _choose_ports(host: str, asked: Sequence[int]) -> tuple[int, int, int]:
-    """The ports asked for, with a free one in place of each 0."""
-    with ExitStack() as held:
-        ports = []
-        for port in asked:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-                listener.listen()
-            except OSError as error:
-                msg = f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it, or choose another"
-                raise ServerStartError(msg) from error
-            ports.append(listener.getsockname()[1])
-    grpc_port, http_port, metrics_port = ports
-    return grpc_port, http_port, metrics_port

@@ -20,6 +20,7 @@ _TEMPLATE = Path(__file__).with_name("envoy.yaml")
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 _MAX_CANARY_BYTES = 2**16
 _MARGIN_S = 30  # so that of two limits the one that says DEADLINE_EXCEEDED is reached first
+_HARDLY_LIMITED = 100_000
 _PEM = ("tls.crt", "tls.key", "ca.crt")
 
 
@@ -123,6 +124,22 @@ def compose(canary: Canary) -> Gateway:
 def kubernetes(canary: Canary) -> Gateway:
     """The gateway of ``deploy/kubernetes``; the headless Service's name is every ready replica."""
     return _in_containers((("triton-replicas", 8001),), canary)
+
+
+def local(replicas: tuple[tuple[str, int], ...], canary: Canary, folder: Path) -> Gateway:
+    """The gateway of ``radserve cluster``: on loopback, in plain text to its replicas, hardly limited."""
+    return Gateway(
+        replicas=replicas,
+        canary=canary,
+        folder=str(folder),
+        certificates=str(folder / "certificates"),
+        address="127.0.0.1",
+        metrics_address="127.0.0.1",
+        requests_per_s=_HARDLY_LIMITED,
+        burst=_HARDLY_LIMITED,
+        canary_period_s=1.0,
+        canary_timeout_s=3.0,
+    )
 
 
 def _in_containers(replicas: tuple[tuple[str, int], ...], canary: Canary) -> Gateway:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
 from radserve.errors import ServerStartError
-from radserve_server import guard
+from radserve_server.guarded import Guarded
 from radserve_server.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
     from radserve_server.discover import TritonInstallation
 
 _KEPT_LINES = 500
-_GUARD_S = 10.0
 # Threads that the python backend keeps for each instance's questions to the server, few and short here. The default
 # is 32: 64 models of two instances then have 4,600, and the server spends a third of its time in the kernel's futexes.
 _POOL = 2
@@ -44,12 +38,6 @@ _TELLING = (
 # No line of the log says who sent these.
 _FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 _PORT_LOST = re.compile(r"already in use|failed to (?:bind|start (?:grpc|http|metrics))|unable to bind", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def one_line(text: str) -> str:
-    """Text with its control characters escaped: one line of a log stays one line."""
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 class ServerProcess:
@@ -80,16 +68,23 @@ class ServerProcess:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._drained = threading.Event()
         self._services = 3 - sum(switch in arguments for switch in ("--allow-http=false", "--allow-metrics=false"))
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._watcher: threading.Thread | None = None
         self.runtime = Runtime()
+        self._guarded = Guarded(
+            self.runtime.folder,
+            self.runtime.shared_memory_prefix,
+            drain_s=drain_s,
+            on_line=self._read,
+            on_end=self._drained.set,
+        )
         self.listening = threading.Event()
         """Set when all its services are up."""
-        self.ended = threading.Event()
+        self.ended = self._guarded.ended
         """Set when the process has ended, by itself or not."""
-        self.pid = 0
+
+    @property
+    def pid(self) -> int:
         """Process id of tritonserver itself."""
+        return self._guarded.pid
 
     def start(self) -> None:
         """Start it; return as soon as the process exists.
@@ -113,90 +108,36 @@ class ServerProcess:
         command.append(f"--backend-config=python,shm-region-prefix-name={prefix}")
         command.append(f"--backend-config=python,thread-pool-size={_POOL}")
         command.append(f"--exit-timeout-secs={max(1, round(self._drain_s))}")
-        # Should anything below be interrupted, closing this socket ends the guard and all under it.
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._guard = subprocess.Popen(  # noqa: S603 - ourselves
-                [
-                    sys.executable,
-                    "-ISu",
-                    guard.__file__,
-                    str(self.runtime.folder),
-                    prefix,
-                    str(self._drain_s),
-                    *command,
-                ],
-                cwd=self.runtime.folder,  # the stub's Python searches its working directory first
-                env={**self._triton.environment(), **self._environment},
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in a terminal is for us, not for it
-            )
-        self._control.settimeout(_GUARD_S)
-        self.pid = int(self._control.recv(32) or 0)
-        self._watcher = threading.Thread(target=self._watch, name="radserve-server", daemon=True)
-        self._watcher.start()
+        self._guarded.spawn(command, {**self._triton.environment(), **self._environment})
 
-    def _watch(self) -> None:
-        assert self._guard is not None  # noqa: S101 - started by _spawn, which sets it
-        reader = threading.Thread(target=self._read_log, name="radserve-server-log", daemon=True)
-        reader.start()
-        if self._guard.wait() < 0 and self.pid:
-            # The guard itself was killed; the server died with it, its stubs may not have.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        reader.join(_GUARD_S)
-        self._drained.set()
-        self.ended.set()
-
-    def _read_log(self) -> None:
-        assert self._guard is not None  # noqa: S101 - started by _spawn, which sets it
-        assert self._guard.stdout is not None  # noqa: S101 - likewise
-        with self._guard.stdout as stream:
-            for raw in stream:
-                line = one_line(raw.decode("utf-8", "replace").rstrip("\r\n"))
-                self._lines.append(line)
-                if _SERVICE_STARTED.search(line):
-                    self._services -= 1
-                    if self._services == 0:
-                        self._send(guard.READY)
-                        self.listening.set()
-                if _DRAINED in line:
-                    self._drained.set()
-                if self._log is not None:
-                    self._log(line)
+    def _read(self, line: str) -> None:
+        self._lines.append(line)
+        if _SERVICE_STARTED.search(line):
+            self._services -= 1
+            if self._services == 0:
+                self._guarded.is_up()
+                self.listening.set()
+        if _DRAINED in line:
+            self._drained.set()
+        if self._log is not None:
+            self._log(line)
 
     @property
     def running(self) -> bool:
         """Whether the process is alive."""
-        return self._guard is not None and self._guard.poll() is None
+        return self._guarded.running
 
     def stop(self) -> None:
         """Let requests in flight finish, then end it and all it started."""
         if self.running:
-            self._send(guard.TERMINATE)
+            self._guarded.terminate()
             if self._drained.wait(self._drain_s):
                 self.ended.wait(_ANSWERS_LEAVE_S)
         self.kill()
 
-    def _send(self, message: bytes) -> None:
-        if self._control is not None:
-            with contextlib.suppress(OSError):  # it ended just now
-                self._control.sendall(message)
-
     def kill(self) -> None:
         """End it and all it started, at once."""
-        if self._control is not None:
-            self._control.close()
-        if self._guard is not None:
-            try:
-                self._guard.wait(_GUARD_S)
-            except subprocess.TimeoutExpired:
-                self._guard.kill()
-                self._guard.wait()
-        if self._watcher is not None:
-            self._watcher.join(_GUARD_S)
+        self._guarded.kill()
         self.runtime.remove()
 
     def lost_its_port(self) -> bool:
@@ -205,16 +146,10 @@ class ServerProcess:
 
     def why_it_ended(self) -> str:
         """Its exit code and the log's most telling line; the signal alone where somebody else ended it."""
-        code = self._guard.poll() if self._guard is not None else None
-        how = f"exit code {code}"
-        # What ended the guard itself is negative; what ended the server, it tells as a shell does.
-        number = -code if code is not None and code < 0 else (code or 0) - 128
-        if number > 0:
-            with contextlib.suppress(ValueError):
-                received = signal.Signals(number)
-                how = received.name
-                if received in _FROM_OUTSIDE:
-                    return how
+        received = self._guarded.received()
+        if received is not None and received in _FROM_OUTSIDE:
+            return received.name
+        how = received.name if received else f"exit code {self._guarded.code}"
         return f"{how}: {self.telling_line()}"
 
     def telling_line(self) -> str:

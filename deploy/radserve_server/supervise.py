@@ -46,6 +46,7 @@ class EventKind(str, Enum):
     CANARY_FAILED = "canary_failed"
     HEALED = "healed"
     SERVER_DIED = "server_died"
+    RESTARTING = "restarting"
     RESTARTED = "restarted"
     RESTART_FAILED = "restart_failed"
     GAVE_UP = "gave_up"

@@ -11,7 +11,7 @@ from support.leftovers import leftovers
 from support.repositories import write_add_one, write_python
 
 from radserve.errors import ServerStartError
-from radserve_server import EmbeddedServer, embedded
+from radserve_server import EmbeddedServer, ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,18 +111,18 @@ def test_a_port_in_use_is_named(which: str, repository: Path) -> None:
 def test_a_free_port_that_is_lost_before_it_is_used_is_replaced(
     repository: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = embedded._choose_ports
-    lost: list[tuple[int, int, int]] = []
+    choose = ports.choose_ports
+    lost: list[list[int]] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
 
-        def choose_badly_at_first(host: str, asked: tuple[int, int, int]) -> tuple[int, int, int]:
-            ports = choose(host, asked)
+        def choose_badly_at_first(host: str, *asked: int) -> list[int]:
+            ports = choose(host, *asked)
             if not lost:
                 lost.append(ports)
-                return (taken.getsockname()[1], *ports[1:])
+                return [taken.getsockname()[1], *ports[1:]]
             return ports
 
-        monkeypatch.setattr(embedded, "_choose_ports", choose_badly_at_first)
+        monkeypatch.setattr(ports, "choose_ports", choose_badly_at_first)
         server = start_server(repository)
     assert lost
     assert add_one(server.grpc_url) == [1, 1, 1, 1]

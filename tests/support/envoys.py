@@ -10,15 +10,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import grpc
 from support.deployment import run, tool
 from support.servers import free_port, wait_until, write_certificate
 
 from radserve import TLS
-from radserve_server.gateway import Gateway, write
+from radserve_server.envoy import Envoy
+from radserve_server.gateway import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,34 +70,7 @@ def tls(folder: Path, name: str | None) -> TLS:
     return TLS.from_files(ca, folder / f"{name}.key", folder / f"{name}.pem") if name else TLS.from_files(ca)
 
 
-class RunningEnvoy:
-    """A gateway that runs.
-
-    Attributes:
-        url: Of its clients.
-        admin_port: Of Envoy's own interface.
-        log: Where it writes what it has to say.
-    """
-
-    def __init__(self, gateway: Gateway, log: Path) -> None:
-        self.url = f"127.0.0.1:{gateway.port}"
-        self.log = log
-        self.admin_port = gateway.admin_port
-        self._metrics = f"http://127.0.0.1:{gateway.metrics_port}"
-
-    def read(self, path: str) -> str:
-        """A page of the metrics port; empty while there is none."""
-        try:
-            with urlopen(self._metrics + path, timeout=5) as answer:  # noqa: S310 - loopback
-                return str(answer.read(), "utf-8")
-        except (URLError, OSError):
-            return ""
-
-    def statistic(self, name: str) -> float:
-        """One of Envoy's statistics of the replicas; -1 while there is none."""
-        start = f'envoy_cluster_{name}{{envoy_cluster_name="triton"}} '
-        values = [line for line in self.read("/stats/prometheus").splitlines() if line.startswith(start)]
-        return float(values[0].removeprefix(start)) if values else -1
+RunningEnvoy = Envoy
 
 
 @contextmanager
@@ -121,19 +93,15 @@ def envoy(
     where = {"folder": str(own), "certificates": str(folder / "placed")}
     quick = {"canary_period_s": 0.5, "canary_timeout_s": 2.0}
     gateway = Gateway(**{"replicas": pairs, "canary": canary, **ports, **loopback, **where, **quick, **settings})
-    write(gateway, own)
-    running = RunningEnvoy(gateway, own / "log")
-    command = [tool("envoy"), "-c", str(own / "envoy.yaml"), "--disable-hot-restart", "--concurrency", "1"]
-    with running.log.open("wb") as log:
+    running = Envoy(gateway, access_log=True)
+    running.start()
+    try:
         expected = len(replicas) if healthy is None else healthy
-        process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)  # noqa: S603 - ours
-        try:
-            ready = wait_until(lambda: running.statistic("membership_healthy") == expected, 20)
-            assert ready, running.log.read_text()
-            yield running
-        finally:
-            process.terminate()
-            process.wait(10)
+        ready = wait_until(lambda: running.statistic("membership_healthy") == expected, 20)
+        assert ready, running.last_line()
+        yield running
+    finally:
+        running.stop()
 
 
 def write_issuer(folder: Path) -> Path:

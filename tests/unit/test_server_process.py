@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radserve_server.discover import find_triton
-from radserve_server.process import ServerProcess, one_line
+from radserve_server.guarded import one_line
+from radserve_server.process import ServerProcess
 
 _NOISE = 'E1122 17:31:21.180200 7611 server.cc:241] "CudaDriverHelper has not been initialized."'
 
@@ -66,6 +67,6 @@ def test_no_line_of_the_log_is_blamed_for_what_somebody_else_did(
     process._lines.append('E1122 17:53:49.055116 1 a.cc:1] "Poll failed"')
     end = "os._exit(128 + {})" if ended == "the server" else "os.kill(os.getpid(), {})"
     code = f"import os; {end.format(int(received))}"
-    process._guard = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own Python
-    process._guard.wait()
+    guard = process._guarded._guard = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own Python
+    guard.wait()
     assert process.why_it_ended() == why
