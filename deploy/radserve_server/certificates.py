@@ -9,7 +9,7 @@ OPERATOR = "radserve-operator"
 
 
 def development_certificates(*names: str) -> dict[str, bytes]:
-    """Files by name: the gateway's ``tls.crt``, ``tls.key`` and ``ca.crt``, each client's ``NAME.crt`` and ``NAME.key``.
+    """Files by name: the gateway's ``tls.crt``, ``tls.key`` and ``ca.crt``, a client's ``NAME.crt`` and ``NAME.key``.
 
     Args:
         names: Clients. A certificate of ``radserve-operator`` makes an operator.
