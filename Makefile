@@ -88,6 +88,14 @@ bench-peers: .venv-dev/.dev ## Measure beside other model servers, each in its o
 lock: .venv-dev/.dev ## Compile the hash-pinned lock files from pyproject.toml
 	@PATH="$(CURDIR)/.venv-dev/bin:$$PATH" deploy/requirements/lock
 
+.PHONY: sbom
+sbom: .venv-dev/.dev ## Write the bill of materials of what is deployed, dist/sbom.cdx.json
+	@.venv-dev/bin/python deploy/requirements/sbom.py dist/sbom.cdx.json
+
+.PHONY: audit
+audit: .venv-dev/.dev ## Look all locked packages up among the known vulnerabilities; needs the network
+	@.venv-dev/bin/python deploy/requirements/audit.py
+
 .PHONY: clean
 clean: ## Remove the virtual environments and caches
 	@rm -rf .venv .venv-dev build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
