@@ -1,15 +1,14 @@
-"""Files of the caller, read whole and bounded; nothing that is told of them names a patient."""
+"""Files of the caller: read bounded, and nothing that is told of them names a patient; written whole or not at all."""
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from radserve.errors import InputError
-
-if TYPE_CHECKING:
-    import os
 
 _FOLDER = "the path is a folder: give one file, or predict_many(sorted(Path(folder).iterdir()))"
 
@@ -41,3 +40,36 @@ def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else "the path is not valid"
         msg = f"the file cannot be read: {reason}"
         raise InputError(msg, is_final=not isinstance(error, OSError)) from None
+
+
+def write_file(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a file; what is there already stays until all of the new one is on the disk.
+
+    Args:
+        path: Where to; a link is followed, and a pipe or a device is written to as it is.
+        content: All of it.
+
+    Raises:
+        InputError: It cannot be written, for example to a full disk.
+    """
+    place = Path(path)
+    try:
+        if place.is_symlink():
+            place = place.resolve()
+        if place.exists() and not place.is_file():
+            place.write_bytes(content)
+            return
+        new = place.with_name(f".{secrets.token_hex(8)}.new")
+        try:
+            with new.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if place.exists():
+                shutil.copymode(place, new)
+            new.replace(place)
+        finally:
+            new.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"cannot write to {path}: {error.strerror}"
+        raise InputError(msg) from error

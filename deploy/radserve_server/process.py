@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import threading
 from collections import deque
@@ -96,7 +97,11 @@ class ServerProcess:
             self._spawn(self.runtime.prepare(self._triton))
         except OSError as error:
             self.kill()
-            msg = f"the runtime folder {self.runtime.folder} cannot be prepared: {error.strerror or error}"
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            folder = self.runtime.folder
+            msg = (
+                f"the runtime folder {folder} cannot be prepared: {reason}: make room, or set TMPDIR to another folder"
+            )
             raise ServerStartError(msg) from error
         except BaseException:
             self.kill()

@@ -44,6 +44,8 @@ NUMBERS = ".numbers.json"
 COPIES = "configs"
 """Folder in the public model's version folder: its configuration and its steps', as they were published."""
 
+_SPARE_BYTES = 2**18
+
 
 def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
     """Rename a staged version into place; whatever interrupts it, the repository is as before.
@@ -60,10 +62,12 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
     public, *steps = manifest.models
     version = str(manifest.version)
     is_new = not repository.exists()
+    spare = staged / "spare"
     try:
         with explained(f"cannot write to {repository}"):
             if is_new:
                 repository.mkdir()
+            _reserve(spare)
             write_manifest(manifest, staged / PENDING)
             _put(staged / PENDING, repository / PENDING)
             known = {name for name in manifest.models if (repository / name).exists()}
@@ -82,7 +86,9 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
             sync(repository)
             _finish(repository, staged)
     except BaseException:
-        _undo(repository, manifest, staged)
+        with explained(f"{repository}: the next export takes back version {version} of {public}"):
+            spare.unlink(missing_ok=True)
+            _undo(repository, manifest, staged)
         if is_new and repository.exists():
             repository.rmdir()
         raise
@@ -272,9 +278,18 @@ def _renew_summary(repository: Path, bin_folder: Path) -> None:
     if not latest_manifests(repository):
         path.unlink(missing_ok=True)
         return
+    made = summarise(repository)
+    if path.exists() and path.read_bytes() == made:
+        return
     new = bin_folder / SUMMARY_FILE
-    new.write_bytes(summarise(repository))
+    new.write_bytes(made)
     _put(new, path)
+
+
+def _reserve(path: Path) -> None:
+    """Hold the room that going back takes, for old configurations and summary: the disk may be full by then."""
+    with path.open("xb") as file:
+        os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
 
 
 def _put(new: Path, path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radserve.errors import InputError
+from radserve.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,12 +71,18 @@ def write_picture(label_map: NDArray[np.uint8], path: Path, *, force: bool) -> N
     content = io.BytesIO()
     Image.fromarray(label_map).save(content, format="PNG")
     try:
-        with path.open("wb" if force else "xb") as stream:
-            stream.write(content.getbuffer())
+        if not force:
+            path.touch(exist_ok=False)
     except FileExistsError as error:
         raise _occupied(path) from error
     except OSError as error:
         raise _unwritable(path, error) from error
+    try:
+        write_file(path, content.getbuffer())
+    except InputError:
+        if not force:
+            path.unlink()
+        raise
 
 
 def _occupied(path: Path) -> InputError:

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from radserve.cli._options import wide_console
 from radserve.cli._show import printable
 from radserve.errors import InputError
+from radserve.files import write_file
 from radserve.loadtest import compare, parse_report
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def print_comparison(before: Path, after: Path, json: Path | None) -> None:
         console.print(printable(f"note: {warning}"), highlight=False, soft_wrap=True)
     console.print(_NOTE, highlight=False, soft_wrap=True)
     if json is not None:
-        json.write_bytes(_dump(comparison))
+        write_file(json, _dump(comparison))
 
 
 def _cells(change: Change) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import typer
 from radserve.cli._loadtest_inputs import workers_of
 from radserve.cli._loadtest_show import Live
 from radserve.errors import InputError, RadserveError
+from radserve.files import write_file
 from radserve.loadtest import Goal, Plan, Scenario, csv_files, dump_html, dump_report, measure
 from radserve.loadtest._svg import require_matplotlib
 
@@ -132,13 +133,17 @@ class Files(NamedTuple):
             require_matplotlib()
 
     def write(self, report: Report) -> None:
-        """Write the report in each form that is asked for."""
+        """Write the report in each form that is asked for.
+
+        Raises:
+            InputError: One cannot be written; what was there is still there.
+        """
         if self.json is not None:
-            self.json.write_bytes(dump_report(report))
+            write_file(self.json, dump_report(report))
         for path, text in csv_files(self.csv, report).items() if self.csv else ():
-            path.write_text(text, encoding="utf-8")
+            write_file(path, text.encode())
         if self.html is not None:
-            self.html.write_text(dump_html(report), encoding="utf-8")
+            write_file(self.html, dump_html(report).encode())
 
 
 def refuse_together(**options: object) -> None:
