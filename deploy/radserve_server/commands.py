@@ -41,7 +41,12 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _ADVICE = "The embedded server is for development and evaluation on this machine; production runs NVIDIA's container."
 _LOADED = "successfully loaded '"
-_MARKS = {"ok": "[green]ok[/]     ", "absent": "[yellow]absent[/] ", "broken": "[red]broken[/] "}
+_MARKS = {
+    "ok": "[green]ok[/]     ",
+    "absent": "[yellow]absent[/] ",
+    "warning": "[yellow]warning[/]",
+    "broken": "[red]broken[/] ",
+}
 
 
 def serve(
@@ -116,6 +121,10 @@ def serve(
 def doctor(
     *,
     url: Url = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="A public model to ask; repeatable. Else all that you may list."),
+    ] = None,
     json: Json = False,
     timeout: Timeout = None,
     insecure: Insecure = False,
@@ -126,10 +135,12 @@ def doctor(
 ) -> None:
     """Say what is installed, what is missing, and the command that installs it.
 
-    Servers that are named are asked as well. Fails if something is broken;
-    what is merely absent is no fault.
+    Of each server that is named: whether it can be reached, certificates and
+    their age, Triton's version, clocks, what is closed to this caller, and
+    whether its models answer. Nothing is changed. Fails if something is
+    broken; what is merely absent, or a warning, is no fault.
 
-    Example: radserve doctor --url localhost:8001
+    Example: radserve doctor --url gateway.example:8443 --tls-ca ca.pem --model chest_xray
     """
     import json as jsonlib  # noqa: PLC0415 - with the rest
     from dataclasses import asdict  # noqa: PLC0415 - with the rest
@@ -137,7 +148,8 @@ def doctor(
     from rich.console import Console  # noqa: PLC0415 - slow
     from rich.markup import escape  # noqa: PLC0415 - slow
 
-    from radserve_server.doctor import Status, examine  # noqa: PLC0415 - slow
+    from radserve_server.checks import Status  # noqa: PLC0415 - with the rest
+    from radserve_server.doctor import examine  # noqa: PLC0415 - slow
 
     load = partial(
         options_of,
@@ -149,7 +161,7 @@ def doctor(
         tls_key=tls_key,
         config=config,
     )
-    checks = examine(load if names_server(url, config) else None)
+    checks = examine(load if names_server(url, config) else None, model or ())
     if json:
         print(jsonlib.dumps([asdict(check) for check in checks], indent=2))  # noqa: T201 - for programs
     else:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from importlib import metadata
 from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING
 
 from radserve.errors import RadserveError, ServerStartError, installing
+from radserve_server.checks import Check, Status
 from radserve_server.discover import find_triton, problems
 from radserve_server.machine import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from radserve.client import Client
     from radserve.options import ClientOptions
 
 _LOWEST, _HIGHEST = (3, 11), (3, 12)  # what Triton's wheel and TensorFlow's have in common
@@ -30,40 +29,16 @@ _COMPARE = {"<": lt, "<=": le, "==": eq, "!=": ne, ">=": ge, ">": gt}
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
 
-class Status(str, Enum):
-    """How a check went."""
-
-    OK = "ok"
-    ABSENT = "absent"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at.
-
-    Attributes:
-        name: What it is.
-        status: How it is.
-        detail: What was found.
-        fix: The command that puts it right; empty if nothing has to be.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    fix: str = ""
-
-
-def examine(load: Callable[[], ClientOptions] | None = None) -> list[Check]:
+def examine(load: Callable[[], ClientOptions] | None = None, models: Sequence[str] = ()) -> list[Check]:
     """Look at this installation, and at servers.
 
     Args:
         load: Says which servers, and how they are reached; None asks none.
+        models: Which public models of theirs to ask; none takes all that this caller may list.
     """
     python = f"Python {platform.python_version()} ({sys.executable})"
     checks = [Check("radserve", Status.OK, f"{metadata.version('radserve')} on {python}"), *_extras(), _server()]
-    return checks if load is None else checks + _servers(load)
+    return checks if load is None else checks + _servers(load, models)
 
 
 def _extras() -> list[Check]:
@@ -131,32 +106,12 @@ def _server() -> Check:
     return Check("embedded server", Status.OK, f"{triton.binary} (from {triton.origin}), {cores()} core(s)")
 
 
-def _servers(load: Callable[[], ClientOptions]) -> list[Check]:
+def _servers(load: Callable[[], ClientOptions], models: Sequence[str]) -> list[Check]:
+    from radserve_server import deployed  # noqa: PLC0415 - gRPC is slow to import
+
     try:
         options = load()
     except RadserveError as error:
         return [Check("servers", Status.BROKEN, str(error))]
     alone = [replace(options, endpoints=(endpoint,)) for endpoint in options.endpoints]
-    return [check for options in alone for check in _one_server(options)]
-
-
-def _one_server(options: ClientOptions) -> list[Check]:
-    from radserve.client import Client  # noqa: PLC0415 - gRPC is slow to import
-
-    server = f"server {options.endpoints[0]}"
-    try:
-        with Client(options=options) as client:
-            models = client.models()
-            answers = Check(server, Status.OK, f"{len(models)} public model(s)")
-            return [answers, *(_model(client, model.name, server) for model in models)]
-    except RadserveError as error:
-        return [Check(server, Status.BROKEN, str(error), "see that it runs, and its log")]
-
-
-def _model(client: Client, model: str, server: str) -> Check:
-    name = f"{server}, model {model}"
-    try:
-        client.health(model)
-    except RadserveError as error:
-        return Check(name, Status.BROKEN, str(error), "see the server's log")
-    return Check(name, Status.OK, "answers")
+    return [check for options in alone for check in deployed.examine(options, models)]

@@ -49,8 +49,10 @@ def write_certificates(folder: Path) -> None:
         request,
         "-subj",
         "/CN=x",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
     )
-    authority = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial")
+    authority = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial", "-copy_extensions", "copy")
     run(openssl, "x509", "-req", "-in", request, *authority, "-days", "-1", "-out", folder / "expired.pem")
     place(folder, "gateway")
 

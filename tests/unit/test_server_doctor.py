@@ -13,14 +13,15 @@ from packaging.requirements import Requirement
 
 from radserve.errors import ServerStartError, installing
 from radserve_server import doctor
+from radserve_server.checks import Check, Status
 from radserve_server.commands import doctor as command
 from radserve_server.discover import Problem
-from radserve_server.doctor import Status, examine
+from radserve_server.doctor import examine
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _by_name() -> dict[str, doctor.Check]:
+def _by_name() -> dict[str, Check]:
     return {check.name: check for check in examine()}
 
 
