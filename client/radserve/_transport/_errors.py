@@ -14,6 +14,7 @@
 | OUT_OF_RANGE |  | RequestRejectedError | no |
 | UNIMPLEMENTED |  | RequestRejectedError | no |
 | INTERNAL | Unable to open shared memory region | RequestRejectedError | no |
+| INTERNAL | Failed to increase the shared memory pool | InferenceFailedError | once |
 | INTERNAL | is not healthy | InferenceFailedError | once |
 | UNAVAILABLE | Exceeds maximum queue size | ServerOverloadedError | if asked for |
 | UNAVAILABLE | Request timeout expired | ServerOverloadedError | no |
@@ -178,6 +179,16 @@ _BY_TEXT: tuple[tuple[grpc.StatusCode, str, _Meaning], ...] = (
         grpc.StatusCode.NOT_FOUND,
         "Unable to find shared memory region",
         _Meaning(error=ServerUnavailableError, advice="the server at {url} was started anew", retry=Retry.ELSEWHERE),
+    ),
+    (
+        grpc.StatusCode.INTERNAL,
+        "Failed to increase the shared memory pool",
+        _Meaning(
+            error=InferenceFailedError,
+            advice="the shared memory of the server at {url} is full: give it a larger /dev/shm (--shm-size of a"
+            " container), or send fewer items in one call",
+            retry=Retry.ONCE_ELSEWHERE,
+        ),
     ),
     (
         grpc.StatusCode.INTERNAL,
