@@ -136,6 +136,12 @@ def test_plain_text_is_refused(gateway: RunningEnvoy) -> None:
         client.model("echo")
 
 
+def test_of_envoys_administration_statistics_and_readiness_alone_are_let_out(gateway: RunningEnvoy) -> None:
+    assert gateway.read("/ready")
+    assert gateway.read("/stats/prometheus")
+    assert [path for path in ("/", "/config_dump", "/certs", "/clusters", "/stats") if gateway.read(path)] == []
+
+
 def test_a_message_that_is_too_large_is_refused(gateway: RunningEnvoy, folder: Path) -> None:
     with Client(gateway.url, tls=tls(folder, "client")) as client:
         model = client.model("echo")

@@ -14,7 +14,7 @@ from support.deployment import DEPLOY, ROOT, compose, kubectl, run, substituted,
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FLOOR = (26, 7)
+FLOOR = (26, 7)
 _DIGEST = r"(@sha256:[0-9a-f]{64})?"
 
 
@@ -25,7 +25,7 @@ def _triton() -> str:
 
 
 def test_triton_has_the_security_fixes_that_set_the_floor() -> None:
-    assert tuple(map(int, _triton().split("."))) >= _FLOOR
+    assert tuple(map(int, _triton().split("."))) >= FLOOR
 
 
 def test_every_image_has_a_version_of_its_own() -> None:
