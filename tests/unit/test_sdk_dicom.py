@@ -178,6 +178,12 @@ def test_a_callers_buffer_may_be_used_again(photometric: str) -> None:
     np.testing.assert_array_equal(image.pixels, pixels)
 
 
+@pytest.mark.filterwarnings("ignore:A value of type 'int' cannot be assigned to a tag with VR")
+def test_pixels_that_pydicom_took_for_numbers_are_refused_for_what_they_are() -> None:
+    with pytest.raises(DecodeError, match=r"PixelData is a MultiValue: set it to bytes\(\.\.\.\)"):
+        read_image(make(PixelData=bytearray(32)))
+
+
 def test_voi_luts_come_before_windows() -> None:
     lut = item(LUTDescriptor=[2, 0, 8], LUTData=[0, 255])
     image = read_image(make(VOILUTSequence=[lut], WindowCenter=[40, 50], WindowWidth=[400, 80]))

@@ -99,8 +99,12 @@ def _check_size(dataset: Dataset, keyword: str) -> None:
         )
         raise DecodeError(msg)
     value = dataset[keyword].value
-    if value is None or len(value) == 0:
-        raise MissingAttributeError(keyword, "the file holds no image")
+    if isinstance(value, bytes | memoryview) and len(value):
+        return
+    if value:  # pydicom makes a list of numbers of a bytearray
+        msg = f"{keyword} is a {type(value).__name__}: set it to bytes(...), or fetch the file again"
+        raise DecodeError(msg)
+    raise MissingAttributeError(keyword, "the file holds no image")
 
 
 def _bits_allocated(dataset: Dataset, keyword: str) -> int:
