@@ -112,7 +112,7 @@ def test_all_answered_is_exit_status_0_and_the_table_shows_the_intended_use(
 ) -> None:
     done = radserve("predict", "brightness", CT, "--url", server.grpc_url)
     assert done.returncode == 0
-    for shown in ("dark", "positive", "DARK", "For tests only"):
+    for shown in ("dark", "present", "DARK", "For tests only"):
         assert shown in done.stdout
 
 

@@ -125,8 +125,8 @@ def test_a_page_shows_every_finding_and_what_the_model_is_for() -> None:
     banded = finding("normal", 0.45, is_indeterminate=True, indeterminate=(0.4, 0.6))
     page = shown(classification(findings=(finding(), banded)))
     assert page.cells == [
-        *("pneumothorax", "0.938", "positive", "0.5", "Pneumothorax (SCT 36118008)"),
-        *("normal", "0.450", "indeterminate", "0.5", "Normal (99RADSERVE NORMAL)"),
+        *("pneumothorax", "0.938", "present", "0.5", "Pneumothorax (SCT 36118008)"),
+        *("normal", "0.450", "undetermined", "0.5", "Normal (99RADSERVE NORMAL)"),
     ]
     assert "chest 3" in page.text
     assert "AI result, not reviewed. Tests only" in page.text
@@ -185,7 +185,7 @@ def test_a_text_that_was_cut_off_says_so() -> None:
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        (classification(), ("pneumothorax", "0.938", "positive", "Tests only")),
+        (classification(), ("pneumothorax", "0.938", "present", "Tests only")),
         (segmentation(drawn(40, 60)), ("liver", "lesion", "Lesion (SCT 52988006)")),
         (generated_text("左侧气胸。"), ("左侧气胸。", "impression 1")),
     ],

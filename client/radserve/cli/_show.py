@@ -135,11 +135,10 @@ def _rows(answer: Result) -> list[tuple[Text, str, str, Text]]:
     """Answer, probability, decision and code: of the most probable finding, of every region, of a text."""
     if isinstance(answer, Classification):
         top = answer.top
-        decision = "positive" if top.is_positive else "indeterminate" if top.is_indeterminate else "negative"
-        return [(Text(top.label), f"{top.probability:.3f}", decision, _code(top.code))]
+        return [(Text(top.label), f"{top.probability:.3f}", top.presence, _code(top.code))]
     if isinstance(answer, Segmentation):
         return [
-            (Text(extent(region)), "", "positive" if region.is_positive else "negative", _code(region.code))
+            (Text(extent(region)), "", "present" if region.is_positive else "absent", _code(region.code))
             for region in answer.findings
         ]
     if isinstance(answer, GeneratedText):

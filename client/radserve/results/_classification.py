@@ -43,6 +43,11 @@ class Finding:
         """The decision in a word: positive, indeterminate or negative."""
         return "positive" if self.is_positive else "indeterminate" if self.is_indeterminate else "negative"
 
+    @property
+    def presence(self) -> str:
+        """The decision as tables show it, as "normal: positive" reads oddly: present, undetermined or absent."""
+        return "present" if self.is_positive else "undetermined" if self.is_indeterminate else "absent"
+
     def __repr__(self) -> str:
         return f"<Finding {self.label}: {self.probability:.3f}, {self.decision}>"
 
@@ -174,7 +179,7 @@ class Classification(Result):
                 (
                     finding.label,
                     f"{finding.probability:.3f}",
-                    finding.decision,
+                    finding.presence,
                     f"{finding.threshold:.3g}",
                     f"{finding.code.meaning} ({finding.code.scheme} {finding.code.value})",
                 )
