@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as triton
 from support.deployment import objects, rendered, run
 from support.echo import answers, furnished, two_replicas
-from support.envoys import RunningEnvoy, envoy, place, tls, token, write_issuer
+from support.envoys import RunningEnvoy, envoy, place, tls, token, unsigned, write_issuer
 from support.faulty import NUMBERS, SECRET, note, x
 from support.servers import wait_until, write_certificate
 
@@ -263,6 +263,7 @@ def test_only_valid_tokens_pass(behind: Callable[..., AbstractContextManager[Run
         None,
         "garbage",
         token(folder, "other-ca"),
+        unsigned(token(folder)),
         token(folder, exp=int(time.time()) - 600),
         token(folder, exp=None),
         token(folder, aud="pacs"),

@@ -9,6 +9,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,7 +22,6 @@ from radserve_server.gateway import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from radserve_server.gateway import Canary
 
@@ -75,6 +75,20 @@ def tls(folder: Path, name: str | None) -> TLS:
 RunningEnvoy = Envoy
 
 
+def of_clients(gateway: RunningEnvoy, name: str) -> float:
+    """One of Envoy's statistics of its clients."""
+    start = f'envoy_http_{name}{{envoy_http_conn_manager_prefix="gateway"}} '
+    (line,) = (line for line in gateway.read("/stats/prometheus").splitlines() if line.startswith(start))
+    return float(line.removeprefix(start))
+
+
+def peak_mib(gateway: RunningEnvoy) -> int:
+    """The most memory that a gateway ever held."""
+    lines = Path(f"/proc/{gateway.pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(peak) // 1024
+
+
 @contextmanager
 def envoy(
     folder: Path, replicas: list[str], canary: Canary, *, healthy: int | None = None, **settings: Any
@@ -126,6 +140,11 @@ def token(folder: Path, key: str = "issuer", **claims: object) -> str:
     command = [tool("openssl"), "dgst", "-sha256", "-sign", str(folder / f"{key}.key")]
     signature = subprocess.run(command, input=signed.encode(), check=True, capture_output=True).stdout  # noqa: S603 - ours
     return f"{signed}.{_base64(signature)}"
+
+
+def unsigned(signed: str) -> str:
+    """A token that claims to need no signature (RFC 8725, section 3.2)."""
+    return f"{_base64(json.dumps({'alg': 'none'}).encode())}.{signed.split('.')[1]}."
 
 
 def _base64(content: bytes) -> str:
