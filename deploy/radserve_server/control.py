@@ -83,13 +83,17 @@ class Control:
             answer = client.get_inference_statistics(model, client_timeout=self._timeout_s)
         return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in answer.model_stats)
 
-    def reload(self, model: str, *, timeout_s: float) -> None:
-        """Load a model anew; loading alone does nothing while its files are unchanged.
+    def unload(self, model: str) -> None:
+        """Unload a model, which from now on is not found, and ensembles that use it; what it has in hand goes on."""
+        with self._client() as client:
+            client.unload_model(model, client_timeout=self._timeout_s)
+
+    def load(self, model: str, *, timeout_s: float) -> None:
+        """Load a model, and ensembles that use it; does nothing while it is loaded from the same files.
 
         Args:
-            model: The model. Ensembles that use it come back with it.
+            model: The model.
             timeout_s: Deadline of the loading.
         """
         with self._client() as client:
-            client.unload_model(model, client_timeout=self._timeout_s)
             client.load_model(model, client_timeout=timeout_s)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 _COMMAND = "triton_python_b"  # the kernel keeps 15 characters
 _ZOMBIE = "Z"
+_FROZEN = "T"
 _STOPPED = "Tt"
 
 
@@ -32,6 +33,11 @@ class Stub:
     def dead(self) -> bool:
         """Whether it has ended (the server does not reap it)."""
         return self.state == _ZOMBIE
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is frozen by a signal."""
+        return self.state == _FROZEN
 
     @property
     def stopped(self) -> bool:
@@ -65,6 +71,23 @@ def stubs_of(server_pid: int, repository: Path) -> list[Stub]:
             region = arguments[2]
         found.append(Stub(int(entry.name), state, model, region))
     return found
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process is frozen by a signal."""
+    return _state(pid) == _FROZEN
+
+
+def is_ill(pid: int) -> bool:
+    """Whether a stub has ended, or is frozen by a signal."""
+    return _state(pid) in ("", _ZOMBIE, _FROZEN)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it is gone
+        return ""
 
 
 def kill(stub: Stub) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOAD_S = 120.0
+_GLANCE_S = 0.1
 _STUCK_S = 60.0
 _SILENT_ROUNDS = 3
 _MAX_RESTARTS = 5
@@ -137,7 +138,7 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopping.is_set() and not self.gave_up.is_set():
-            why = self._server.wait_for_end(self._period_s)
+            why = self._wait()
             if self._stopping.is_set():
                 return
             try:
@@ -148,6 +149,23 @@ class Supervisor:
                     self._round()
             except Exception:  # noqa: BLE001 - a supervisor that dies silently is worse than one that errs
                 _log.exception("the supervisor failed in this round")
+
+    def _wait(self) -> str | None:
+        """Wait for the next round, or until the server ends or a stub is ill; returns why the server ended."""
+        until = time.monotonic() + self._period_s
+        ill: set[int] = set()
+        while (left_s := until - time.monotonic()) > 0:
+            why = self._server.wait_for_end(min(left_s, _GLANCE_S))
+            if why is not None or self._stopping.is_set():
+                return why
+            before, ill = ill, {pid for pid in self._known if stubs.is_ill(pid)}
+            if stubs.is_frozen(self._server.pid):
+                ill.add(self._server.pid)
+            if self._server.pid in ill & before:
+                return "frozen by a signal"
+            if ill & before:
+                return None
+        return None
 
     def _tell(self, kind: EventKind, model: str | None, message: str) -> None:
         if self._stopping.is_set():  # what fails now, fails because the server is being stopped
@@ -161,7 +179,8 @@ class Supervisor:
     def _round(self) -> None:
         control = Control(self._server.grpc_url, timeout_s=self._timeout_s)
         for stub in self._look_at_stubs():
-            self._tell(EventKind.CANARY_FAILED, stub.model, f"a Python process of model {stub.model} died")
+            what = "is frozen" if stub.frozen else "died"
+            self._tell(EventKind.CANARY_FAILED, stub.model, f"a Python process of model {stub.model} {what}")
             self._reload(control, {stub.model}, [stub])
         try:
             models = canary.public_models(self._server.grpc_url, timeout_s=self._timeout_s)
@@ -177,11 +196,16 @@ class Supervisor:
             self._restarts = 0
 
     def _look_at_stubs(self) -> list[stubs.Stub]:
-        """Remember the living stubs; return the remembered ones that died."""
+        """Remember the living stubs; return the remembered ones that died or are frozen."""
         seen = stubs.stubs_of(self._server.pid, self._server.repository)
-        died = [self._known.pop(stub.pid) for stub in seen if stub.dead and stub.pid in self._known]
-        self._known = {stub.pid: stub for stub in seen if stub.model}
-        return died
+        # A dead one no longer says what it was.
+        ill = [
+            replace(self._known[stub.pid], state=stub.state)
+            for stub in seen
+            if stub.pid in self._known and (stub.dead or stub.frozen)
+        ]
+        self._known = {stub.pid: stub for stub in seen if stub.model and not stub.frozen}
+        return ill
 
     def _check(self, control: Control, model: str) -> bool:
         try:
@@ -204,8 +228,6 @@ class Supervisor:
                 return  # slow, but it works
             ill = theirs
         self._tell(EventKind.CANARY_FAILED, model, f"model {model} does not answer: {error}")
-        for stub in ill:
-            stubs.kill(stub)
         self._late_since.pop(model, None)
         if not self._reload(control, {stub.model for stub in ill} or steps, ill):
             return
@@ -224,16 +246,22 @@ class Supervisor:
         self._late_since[model] = (since, finished)
         return time.monotonic() - since > _STUCK_S
 
-    def _reload(self, control: Control, models: set[str], dead: list[stubs.Stub]) -> bool:
-        for model in sorted(models):
-            try:
-                control.reload(model, timeout_s=_LOAD_S)
-            except RadserveError as error:
-                self._tell(EventKind.CANARY_FAILED, model, f"model {model} cannot be loaded again: {error}")
-                self._restart()
-                return False
-            self._tell(EventKind.HEALED, model, f"model {model} was loaded anew")
-        for stub in dead:
+    def _reload(self, control: Control, models: set[str], ill: list[stubs.Stub]) -> bool:
+        """Load models anew, without their ill stubs."""
+        try:
+            # A gateway asks another server for what is not found, and none for what a dead stub spoils: so this first.
+            for model in sorted(models):
+                control.unload(model)
+            for stub in ill:
+                stubs.kill(stub)
+            for model in sorted(models):
+                control.load(model, timeout_s=_LOAD_S)
+                self._tell(EventKind.HEALED, model, f"model {model} was loaded anew")
+        except RadserveError as error:
+            self._tell(EventKind.CANARY_FAILED, model, f"model {model} cannot be loaded again: {error}")
+            self._restart()
+            return False
+        for stub in ill:
             stubs.remove_region(stub)
             self._known.pop(stub.pid, None)
         return True

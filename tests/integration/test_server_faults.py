@@ -100,7 +100,7 @@ def test_a_frozen_stub_is_replaced(repository: Path, start_server: StartServer) 
     seen = watched.wait_for(EventKind.HEALED)
     assert frozen not in watched.stubs()
     assert [event.kind for event in seen] == [EventKind.CANARY_FAILED, EventKind.HEALED]
-    assert seen[0].model == "add_one"
+    assert seen[0].model == "add_one_pipeline"
     assert add_one(watched.server.grpc_url) == [1, 1, 1, 1]
 
 
