@@ -16,7 +16,7 @@ from radserve.errors import InputError, ServerStartError
 from radserve.options import TLS
 from radserve_server.certificates import CLIENT, OPERATOR, development_certificates
 from radserve_server.embedded import EmbeddedServer
-from radserve_server.envoy import Envoy
+from radserve_server.envoy import Envoy, envoy_program
 from radserve_server.gateway import canary_of, local
 from radserve_server.neighbour import program
 from radserve_server.ports import choose_ports
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from radserve_server.gateway import Canary
     from radserve_server.neighbour import Neighbour
 
 _LOOPBACK = "127.0.0.1"
@@ -111,6 +112,7 @@ class Cluster:
         self._on_event = on_event
         self._settings = dict(gateway or {})
         self.folder = Runtime().folder
+        envoy_program()  # to say at once that it is missing
         self._certificates = development_certificates(CLIENT, OPERATOR)
         self._restarts = [0] * replicas
         self._away = [False] * replicas
@@ -195,8 +197,10 @@ class Cluster:
         """
         self._stopping.clear()
         try:
+            choose_ports(_LOOPBACK, self._port)  # what is wrong is told before anything is started
+            canary = canary_of(self.repository, self._canary)
             self._start_servers()
-            self._start_gateway()
+            self._start_gateway(canary)
             if self._prometheus_is_wanted:
                 self._start_prometheus()
         except BaseException:
@@ -224,10 +228,11 @@ class Cluster:
         self.prometheus = Prometheus(Path(f"{self.folder}_prometheus"), port, targets)
         self.prometheus.start()
         self._keep(self.prometheus)
+        self.prometheus.wait_until_ready()
 
-    def _start_gateway(self) -> None:
+    def _start_gateway(self, canary: Canary) -> None:
         replicas = tuple((_LOOPBACK, int(server.grpc_url.rpartition(":")[2])) for server in self.servers)
-        plain = local(replicas, canary_of(self.repository, self._canary), self.folder)
+        plain = local(replicas, canary, self.folder)
         files = {f"certificates/{name}": content for name, content in self._certificates.items()}
         for attempt in range(_ATTEMPTS_AT_FREE_PORTS):
             port, metrics_port, admin_port = choose_ports(_LOOPBACK, self._port, 0, 0)

@@ -84,9 +84,9 @@ def serve(
     def on_event(event: Event) -> None:
         messages.print(f"{time.strftime('%H:%M:%S')} {event.message}", markup=False)
 
-    _refuse_without_contracts(repository)
+    refuse_without_contracts(repository)
     try:
-        _treat_sigterm_as_ctrl_c()
+        treat_sigterm_as_ctrl_c()
         messages.print(_ADVICE, style="dim")
         with _loading(messages, repository) as count_loaded:
             server = EmbeddedServer(
@@ -174,7 +174,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _refuse_without_contracts(repository: Path) -> None:
+def refuse_without_contracts(repository: Path) -> None:
     """What is served without a contract, no client could ask."""
     from radserve.contracts import CONTRACT_PARAMETER  # noqa: PLC0415 - with the rest
     from radserve.errors import ServerStartError  # noqa: PLC0415 - with the rest
@@ -188,7 +188,9 @@ def _refuse_without_contracts(repository: Path) -> None:
         raise ServerStartError(msg)
 
 
-def _treat_sigterm_as_ctrl_c() -> None:
+def treat_sigterm_as_ctrl_c() -> None:
+    """Let both raise KeyboardInterrupt, in this thread."""
+
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 

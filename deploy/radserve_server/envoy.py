@@ -7,19 +7,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from radserve.errors import MissingExtraError, ServerStartError
 from radserve_server.gateway import write
-from radserve_server.neighbour import Neighbour, program
+from radserve_server.neighbour import Neighbour, page, program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from radserve_server.gateway import Gateway
 
-_CALL_S = 5.0
 _POLL_S = 0.05
 
 
@@ -34,6 +31,19 @@ class Upstream:
 
     healthy: bool
     requests: int
+
+
+def envoy_program() -> Path:
+    """The executable.
+
+    Raises:
+        MissingExtraError: There is none.
+    """
+    found = program("envoy")
+    if found is None:
+        extra = "cluster"
+        raise MissingExtraError(extra, "the gateway, Envoy,")
+    return found
 
 
 class Envoy(Neighbour):
@@ -57,11 +67,7 @@ class Envoy(Neighbour):
 
     def __init__(self, gateway: Gateway, *, files: Mapping[str, bytes] | None = None, access_log: bool = False) -> None:
         super().__init__(Path(gateway.folder))
-        envoy = program("envoy")
-        if envoy is None:
-            extra = "cluster"
-            raise MissingExtraError(extra, "the gateway, Envoy,")
-        self._program = envoy
+        self._program = envoy_program()
         self._gateway = gateway
         self._files = dict(files or {})
         self._keeps_log = access_log
@@ -114,7 +120,7 @@ class Envoy(Neighbour):
 
     def read(self, path: str) -> str:
         """A page of the metrics port; empty while there is none."""
-        return _page(f"http://{self.metrics_url}{path}")
+        return page(f"http://{self.metrics_url}{path}")
 
     def statistic(self, name: str) -> float:
         """One of Envoy's statistics of the replicas; -1 while there is none."""
@@ -124,8 +130,8 @@ class Envoy(Neighbour):
 
     def upstreams(self) -> dict[str, Upstream]:
         """What it knows of each replica, by ``host:port``; empty while it does not answer."""
-        page = _page(f"http://127.0.0.1:{self.admin_port}/clusters?format=json")
-        clusters = json.loads(page)["cluster_statuses"] if page else []
+        text = page(f"http://127.0.0.1:{self.admin_port}/clusters?format=json")
+        clusters = json.loads(text)["cluster_statuses"] if text else []
         found = {}
         for host in (host for one in clusters if one["name"] == "triton" for host in one.get("host_statuses", [])):
             address = host["address"]["socket_address"]
@@ -133,11 +139,3 @@ class Envoy(Neighbour):
             status = set(host["health_status"]) - {"eds_health_status"}
             found[f"{address['address']}:{address['port_value']}"] = Upstream(not status, int(requests[0]))
         return found
-
-
-def _page(url: str) -> str:
-    try:
-        with urlopen(url, timeout=_CALL_S) as answer:  # noqa: S310 - loopback
-            return str(answer.read(), "utf-8")
-    except (URLError, OSError):
-        return ""

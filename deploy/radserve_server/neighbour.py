@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from radserve.errors import ServerStartError
 from radserve_server.guarded import Guarded
@@ -19,12 +21,22 @@ if TYPE_CHECKING:
 
 _KEPT_LINES = 50
 _END_S = 5.0
+_CALL_S = 5.0
 
 
 def program(name: str) -> Path | None:
     """A program beside this interpreter, or on the PATH; None if it is nowhere."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     return Path(found) if found else None
+
+
+def page(url: str) -> str:
+    """What is at an address of this machine; empty while nothing answers."""
+    try:
+        with urlopen(url, timeout=_CALL_S) as answer:  # noqa: S310 - loopback
+            return str(answer.read(), "utf-8")
+    except (URLError, OSError):
+        return ""
 
 
 class Neighbour(ABC):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from radserve.errors import ServerStartError
-from radserve_server.neighbour import Neighbour, program
+from radserve_server.neighbour import Neighbour, page, program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_PERIOD = "5s"
+_PERIOD = "2s"
+_READY_S = 20.0
+_POLL_S = 0.05
 _JOBS = {"triton": "/metrics", "envoy": "/stats/prometheus"}
 
 
@@ -31,6 +34,13 @@ class Prometheus(Neighbour):
         super().__init__(folder)
         self.url = f"127.0.0.1:{port}"
         self._targets = targets
+
+    def wait_until_ready(self) -> None:
+        """Return when its page is there, it has ended, or that takes too long."""
+        deadline = time.monotonic() + _READY_S
+        while not page(f"http://{self.url}/-/ready") and time.monotonic() < deadline:
+            if self.wait_for_end(_POLL_S):
+                return
 
     def write(self) -> None:
         """Write whom it asks, as JSON, which is YAML."""
