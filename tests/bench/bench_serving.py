@@ -81,7 +81,7 @@ def request_bytes(described: Any, rows: int, region: str | None = None) -> bytes
 @contextmanager
 def shared(url: str, described: Any, rows: int) -> Iterator[str]:
     """A region that holds the inputs, and has room for the outputs."""
-    name = f"radserve_bench_{described.name}"
+    name = f"radserve_bench_{described.name}_{url.rpartition(':')[2]}"
     raw = b"".join(part for _, _, part in contents(described.inputs, rows))
     region = shared_memory.create_shared_memory_region(name, f"/{name}", len(raw) + (1 << 20))
     try:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from bench.peers import catalogue, graphs
 from bench.peers.stage import Findings, Stage, say
 from bench.peers.tables import report
+from bench.report import be_as_nice_as_usual
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Idle, these take no processor time: they run at the same time, and take turns. The others are alone.
-_TOGETHER = ("asgi", "fastapi", "ours")
+_TOGETHER = ("asgi", "fastapi", catalogue.OURS, catalogue.WITHOUT_QUEUE)
 
 
 def _groups(only: Iterable[str]) -> list[list[str]]:
@@ -32,7 +33,8 @@ def _groups(only: Iterable[str]) -> list[list[str]]:
 
 def main() -> None:
     """Run it."""
-    names = ["ours", *catalogue.PEERS]
+    be_as_nice_as_usual()
+    names = [catalogue.OURS, catalogue.WITHOUT_QUEUE, *catalogue.PEERS]
     parser = argparse.ArgumentParser(prog="bench.peers", description=__doc__)
     parser.add_argument(
         "--only", action="append", choices=names, help="measure, and report, this alone; may be repeated"

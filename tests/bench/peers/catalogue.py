@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "servers"
+OURS, WITHOUT_QUEUE = "ours", "ours_without_queue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def environment(name: str, graph: Graph, rows: int, port: int, grpc_port: int) -
     return {
         "PEER_GRAPH": str(graph.path),
         "PEER_MODEL": graph.model,
-        "PEER_REPOSITORY": str(graph.repository),
+        "PEER_REPOSITORY": str(graph.without_queue if name == WITHOUT_QUEUE else graph.repository),
         "PEER_ROWS": str(rows),
         "PEER_PORT": str(port),
         "PEER_GRPC_PORT": str(grpc_port),

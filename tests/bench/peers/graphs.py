@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bench.limit import session_of
+from bench.queues import repository_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -32,6 +33,12 @@ class Graph:
     def path(self) -> Path:
         """The ONNX file."""
         return self.repository / f"{self.model}_pipeline" / "1" / "model.onnx"
+
+    @cached_property
+    def without_queue(self) -> Path:
+        """The repository as ``queue: null`` makes it."""
+        folder = self.repository.with_name(f"{self.model}_without_queue")
+        return repository_of(self.repository, self.model, folder, has_queue=False)
 
     @cached_property
     def _session(self) -> ort.InferenceSession:

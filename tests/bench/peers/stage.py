@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.peers.wire import Wire
 
 GRPC, HTTP, SHARED = "radserve, gRPC", "radserve, HTTP", "radserve, shared memory"
+WITHOUT_QUEUE = "radserve, gRPC, `queue: null`"
 COALESCE = {"AsyncClient, each alone": 0, "AsyncClient, default cap (8)": 8, "AsyncClient, cap of 32": 32}
 CALLERS = 32
 LIMIT_ROWS = {"chest_xray": 16, "densenet": 1}
@@ -71,7 +72,7 @@ class Stage:
     folder: Path
 
     def measure(self, names: list[str], found: Findings) -> None:
-        """Start these servers, check their answers, and measure them in turns; ``ours`` is radserve's own."""
+        """Start these servers, check their answers, and measure them in turns."""
         with ExitStack() as running:
             servers: dict[str, Running] = {}
             ways: Ways = {}
@@ -104,8 +105,10 @@ class Stage:
             wires: dict[str, tuple[Wire, list[int]]] = {peer.title: (peer.wire, ports)}
         else:
             self._check(KServeGrpc(), [grpc_port], server)
-            region = own.enter_context(SharedMemory.opened(self.graph, grpc_port, self.rows))
-            wires = {GRPC: (KServeGrpc(), [grpc_port]), HTTP: (KServeHttp(), [port]), SHARED: (region, [grpc_port])}
+            wires = {title(name): (KServeGrpc(), [grpc_port])}
+            if name == catalogue.OURS:
+                region = own.enter_context(SharedMemory.opened(self.graph, grpc_port, self.rows))
+                wires |= {HTTP: (KServeHttp(), [port]), SHARED: (region, [grpc_port])}
         for wire, ports in wires.values():
             self._check(wire, ports, server)
         ways = {}
@@ -117,7 +120,7 @@ class Stage:
                     wire, ports, request, rows=self.rows, in_flight=calls, seconds=self.seconds
                 )
         cell = (self.graph.model, 1, CALLERS)
-        if not peer and self.rows == 1 and CALLERS in self.in_flight:
+        if name == catalogue.OURS and self.rows == 1 and CALLERS in self.in_flight:
             for row, cap in COALESCE.items():
                 ways[row, cell] = load.coroutines(
                     self.graph, grpc_port, callers=CALLERS, coalesce=cap, seconds=self.seconds
@@ -181,7 +184,8 @@ class Stage:
 
 def title(name: str) -> str:
     """A server's row."""
-    return catalogue.PEERS[name].title if name in catalogue.PEERS else GRPC
+    own = {catalogue.OURS: GRPC, catalogue.WITHOUT_QUEUE: WITHOUT_QUEUE}
+    return own[name] if name in own else catalogue.PEERS[name].title
 
 
 def median_of(turns: list[tuple[float, float]]) -> tuple[float, float]:

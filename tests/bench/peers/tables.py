@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.peers.catalogue import PEERS
 from bench.peers.environments import versions
-from bench.peers.stage import COALESCE, GRPC, HTTP, LIMIT_ROWS, SHARED, Cell, Findings
+from bench.peers.stage import COALESCE, GRPC, HTTP, LIMIT_ROWS, SHARED, WITHOUT_QUEUE, Cell, Findings
 from bench.report import machine, table, write_section
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ CELLS: dict[str, Cell] = {
     "32 in flight, 16 a request": ("chest_xray", 16, 32),
     "DenseNet121, 4 in flight": ("densenet", 1, 4),
 }
-_OURS = (GRPC, HTTP, SHARED)
+_OURS = (GRPC, HTTP, SHARED, WITHOUT_QUEUE)
 
 
 def _cell(turns: Sequence[tuple[float, float]] | None) -> str:
@@ -84,7 +84,7 @@ def report(found: Findings, rounds: int, seconds: float) -> None:
             "",
             *table(("caller", "a second"), _rows(found, [*calls, *beside], [single])),
         ]
-    pairs = [(SHARED, PEERS["fastapi"].title, many), (GRPC, PEERS["fastapi"].title, many)]
+    pairs = [(row, PEERS["fastapi"].title, many) for row in (SHARED, GRPC, WITHOUT_QUEUE)]
     pairs += [(row, PEERS["asgi"].title, single) for row in COALESCE]
     compared = [text for pair in pairs if (text := _compared(found, *pair))]
     if compared:
@@ -99,6 +99,6 @@ def report(found: Findings, rounds: int, seconds: float) -> None:
 
 
 def _memory(found: Findings, row: str) -> str:
-    server = GRPC if row in _OURS else row
+    server = GRPC if row in (HTTP, SHARED) else row
     values = [found.memory_mib.get((server, model)) for model in LIMIT_ROWS]
-    return " / ".join("-" if value is None else f"{value:,.0f}" for value in values) if row not in _OURS[1:] else "same"
+    return " / ".join("-" if value is None else f"{value:,.0f}" for value in values) if server == row else "same"
