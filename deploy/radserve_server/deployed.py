@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOOR, FLOOR_RELEASE = (2, 71), "26.07"
 """The oldest Triton for production; deploy/SECURITY.md says why."""
+_EMBEDDED = (2, 51)
 _SLOW_S = 2.5  # the gateway takes a replica out of service whose canary takes 5 s
 _SKEW_S = 30.0
 _NOBODY = "radserve-doctor-asks-whether-this-is-closed"
@@ -169,7 +170,8 @@ def _version(deployment: _Deployment, version: str) -> Check:
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers >= FLOOR:
         return deployment.check("Triton", Status.OK, f"version {version}")
-    detail = f"version {version} lacks the security fixes of {FLOOR_RELEASE} ({'.'.join(map(str, FLOOR))})"
+    which = ", the embedded server's," if numbers == _EMBEDDED else ""
+    detail = f"version {version}{which} lacks the security fixes of {FLOOR_RELEASE} ({'.'.join(map(str, FLOOR))})"
     if deployment.is_development:
         return deployment.check("Triton", Status.WARNING, f"{detail}: for development on this machine alone")
     fix = f"set TRITON_IMAGE in deploy/versions/versions.env to {FLOOR_RELEASE} or later, and roll it out"

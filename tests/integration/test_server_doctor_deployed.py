@@ -18,7 +18,7 @@ from support.repositories import write_add_one
 from support.servers import raw_server
 
 from radserve.cli import main
-from radserve.options import ClientOptions
+from radserve.options import ClientOptions, Secret
 from radserve_server import EmbeddedServer, deployed
 from radserve_server.checks import Check, Status
 from radserve_server.gateway import Tokens, canary_of
@@ -102,7 +102,7 @@ def test_an_operator_is_told_of_all_public_models(gateway: RunningEnvoy, folder:
 def test_a_triton_without_the_security_fixes_is_broken(gateway: RunningEnvoy, folder: Path) -> None:
     check = examined(gateway.url, tls=tls(folder, "client"))["Triton"]
     assert check.status is Status.BROKEN
-    assert check.detail == "version 2.51.0 lacks the security fixes of 26.07 (2.71)"
+    assert check.detail == "version 2.51.0, the embedded server's, lacks the security fixes of 26.07 (2.71)"
     assert "versions.env" in check.fix
 
 
@@ -221,9 +221,11 @@ def test_a_server_as_the_image_starts_it_is_closed(
     encrypted: Callable[..., AbstractContextManager[Any]], folder: Path
 ) -> None:
     shut = "--grpc-restricted-protocol=shared-memory,trace,logging:radserve=secret"
+    key = {"protocol_key": "radserve", "protocol_secret": Secret.from_environment("KEY", {"KEY": "secret"})}
     with encrypted("--model-control-mode=none", shut) as (_, url):
-        checks = examined(url, tls=tls(folder, None))
-    assert {checks[name].status for name in _CLOSED} == {Status.OK}
+        for own in ({}, key):  # who holds the key asks what others may
+            checks = examined(url, tls=tls(folder, None), **own)
+            assert {checks[name].status for name in _CLOSED} == {Status.OK}
 
 
 def test_asking_changes_nothing(encrypted: Callable[..., AbstractContextManager[Any]], folder: Path) -> None:
