@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 # What a caller asks for, then what is done for it.
@@ -43,6 +45,46 @@ def one_line(text: str) -> str:
 def is_told() -> bool:
     """Whether anybody listens."""
     return "opentelemetry.trace" in sys.modules or _log.isEnabledFor(logging.DEBUG)
+
+
+def traceparent() -> tuple[tuple[str, str], ...]:
+    """What tells a server under which span it works: metadata of W3C Trace Context; none of a span that nobody keeps.
+
+    Baggage, where applications put identifiers, is not sent.
+    """
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return ()
+    context = trace.get_current_span().get_span_context()
+    # Triton keeps a span for whatever has this header, even if it says that this one is not to be kept.
+    if not context.is_valid or not context.trace_flags.sampled:
+        return ()
+    return (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-01"),)
+
+
+def current_span() -> Any:  # noqa: ANN401 - OpenTelemetry's, which may not be installed
+    """The span that is under way here, for ``under``; None where nobody traces."""
+    trace = sys.modules.get("opentelemetry.trace")
+    return None if trace is None else trace.get_current_span()
+
+
+@contextmanager
+def under(spans: Sequence[Any]) -> Iterator[None]:
+    """Do something under the first of some spans, wherever it is done; the others, which share it, link to that one.
+
+    Args:
+        spans: What ``current_span`` gave.
+    """
+    first = spans[0]
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None or first is None:
+        yield
+        return
+    for other in spans[1:]:
+        if other is not None and hasattr(other, "add_link"):  # an older OpenTelemetry's has not
+            other.add_link(first.get_span_context())
+    with trace.use_span(first, record_exception=False, set_status_on_exception=False):
+        yield
 
 
 class span:  # noqa: N801 - read as a verb: with span("read")

@@ -83,6 +83,8 @@ class Gateway:
         max_deadline_s: The longest that an answer may take.
         canary_period_s: Between two canaries.
         canary_timeout_s: How long one may take: more than a batch of the slowest model.
+        collector: ``(host, port)`` of the OpenTelemetry collector that takes spans by OTLP over gRPC; None for no
+            spans.
     """
 
     replicas: tuple[tuple[str, int], ...]
@@ -106,6 +108,7 @@ class Gateway:
     max_deadline_s: int = 300
     canary_period_s: float = 5.0
     canary_timeout_s: float = 5.0
+    collector: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not (self.mutual_tls or self.tokens):
@@ -227,6 +230,9 @@ def _values(gateway: Gateway) -> dict[str, Any]:
         "canary_timeout": f"{gateway.canary_timeout_s:g}s",
         "canary_request": _framed(gateway.canary.request).hex(),
         "canary_answer": gateway.canary.answer.hex(),
+        "collector": gateway.collector is not None,
+        "collector_host": gateway.collector and gateway.collector[0],
+        "collector_port": gateway.collector and gateway.collector[1],
         "jwt": tokens is not None,
         "jwt_issuer": tokens and tokens.issuer,
         "jwt_audience": tokens and tokens.audience,

@@ -41,6 +41,10 @@ def gateway(
     audience: Annotated[str, typer.Option(help="Whom the tokens must be for.")] = "radserve",
     jwks: Annotated[str | None, typer.Option(help="Where its keys are: an https address, or a file.")] = None,
     requests_per_s: Annotated[int, typer.Option(min=1, help="Of one client, lasting; twice as many at once.")] = 500,
+    collector: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Send spans to this OpenTelemetry collector, by OTLP over gRPC."),
+    ] = None,
     max_request_mib: Annotated[int, typer.Option(min=1, help="Largest message.")] = 64,
 ) -> None:
     """Write Envoy's configuration for deploy/compose.yaml or deploy/kubernetes.
@@ -63,9 +67,20 @@ def gateway(
         requests_per_s=requests_per_s,
         burst=2 * requests_per_s,
         max_request_bytes=max_request_mib * 2**20,
+        collector=_address(collector) if collector else None,
     )
     gateways.write(made, output)
     typer.echo(f"{output}: {', '.join(sorted(gateways.render(made)))}")
+
+
+def _address(given: str) -> tuple[str, int]:
+    from radserve.errors import InputError  # noqa: PLC0415 - with the rest
+
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdecimal():
+        msg = f"--collector {given}: give HOST:PORT of OTLP over gRPC, for example collector:4317"
+        raise InputError(msg)
+    return host, int(port)
 
 
 if __name__ == "__main__":

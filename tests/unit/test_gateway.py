@@ -25,6 +25,7 @@ _WAYS: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": _REMOTE, "mutual_tls": False},
     "both": {"tokens": _REMOTE},
     "plain replicas": {"upstream_certificates": None},
+    "traces": {"collector": ("collector", 4317)},
 }
 
 

@@ -313,7 +313,7 @@ def _noting(steps: list[_codec.Prepare], run: Callable[..., Any]) -> Callable[..
         steps.append(step)
         return _codec.prepare_step(step)
 
-    return lambda flow: run(flow, prepare)
+    return lambda flow, **given: run(flow, prepare, **given)
 
 
 @pytest.mark.parametrize(

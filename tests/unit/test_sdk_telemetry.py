@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Any
 
 import grpc
 import numpy as np
@@ -14,6 +15,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import INVALID_SPAN, use_span
+from support.meetings import COUNT, Server, asked
 from support.sdk_contracts import contract
 
 from radserve._codec import Prepared
@@ -27,7 +30,7 @@ from radserve.cli._inputs import Item
 from radserve.dicom._codecs import Frame
 from radserve.dicom._headers import Header
 from radserve.sources import Channel, Geometry, Image, MultiplexGroup, Scope, VoiLut, Waveform
-from radserve.telemetry import span
+from radserve.telemetry import current_span, span, traceparent, under
 
 FORGED = "头颅 a\n2026-11-23 CRITICAL forged\x1b[31m\u2028\udcff"
 ESCAPED = r"头颅 a\n2026-11-23 CRITICAL forged\x1b[31m\u2028\udcff"
@@ -135,3 +138,64 @@ def test_a_representation_shows_no_secret_and_nothing_of_a_patient(holder: objec
     shown = repr(holder)
     assert type(holder).__name__ in shown
     assert not any(part in shown for part in ("90817", str(90817 % 2**16), "Doe"))
+
+
+def _sent(headers: tuple[tuple[str, str], ...]) -> tuple[int, int]:
+    ((name, value),) = headers
+    version, trace_id, span_id, flags = value.split("-")
+    assert (name, version, flags) == ("traceparent", "00", "01")
+    return int(trace_id, 16), int(span_id, 16)
+
+
+def test_a_server_is_told_under_which_span_it_works(exporter: InMemorySpanExporter) -> None:
+    assert traceparent() == ()
+    with span("infer"):
+        sent = _sent(traceparent())
+    (told,) = exporter.get_finished_spans()
+    assert sent == (told.context.trace_id, told.context.span_id)
+
+
+def test_calls_of_several_traces_in_one_request_go_under_the_first_and_link_to_it(
+    exporter: InMemorySpanExporter,
+) -> None:
+    waiting: list[Any] = []
+    with span("infer", model="one"):
+        waiting.append(current_span())
+        with use_span(INVALID_SPAN), span("infer", model="another"):
+            waiting.append(current_span())
+            with under(waiting):
+                sent = _sent(traceparent())
+            assert _sent(traceparent()) != sent
+    another, one = exporter.get_finished_spans()
+    assert sent == (one.context.trace_id, one.context.span_id)
+    assert [link.context.span_id for link in another.links] == [one.context.span_id]
+    assert another.context.trace_id != one.context.trace_id
+    assert not one.links
+
+
+def test_what_nobody_traces_is_done_under_no_span(exporter: InMemorySpanExporter) -> None:
+    with span("infer"), under([INVALID_SPAN]):
+        assert traceparent() == ()
+    with span("infer"), under([None]):
+        pass
+    assert len(exporter.get_finished_spans()) == 2
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_each_of_many_is_traced_by_itself_under_the_callers_span(kind: str, exporter: InMemorySpanExporter) -> None:
+    server = Server()
+    sent: list[tuple[int, int]] = []
+    server.act = lambda _texts, _endpoint: sent.append(_sent(traceparent()))
+    with span("predict", model="caller"):
+        asked(kind, server)
+    *told, caller = exporter.get_finished_spans()
+    own = [one for one in told if one.name == "radserve.predict"]
+    assert len(own) == COUNT
+    assert {one.parent.span_id for one in own if one.parent} == {caller.context.span_id}
+    inferred = {one.context.span_id: one for one in told if one.name == "radserve.infer"}
+    first = {span_id for _, span_id in sent}
+    assert first <= inferred.keys()
+    linked = [link.context.span_id for one in inferred.values() for link in one.links]
+    assert len(linked) == COUNT - len(sent)
+    assert set(linked) <= first
+    assert kind == "sync" or linked

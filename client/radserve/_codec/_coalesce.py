@@ -26,6 +26,7 @@ from radserve._codec._pace import Pace
 from radserve._codec._wire import to_joint_request
 from radserve.errors import DeadlineExceededError, Retry, ServerError, ServerOverloadedError, UnauthenticatedError
 from radserve.options import Priority
+from radserve.telemetry import current_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -170,6 +171,7 @@ class Coalescer:
     def add(self, item: Item) -> None:
         """Let an item wait."""
         item.since = self._clock()
+        item.span = current_span()
         lane = self._lanes.get(item.key)
         if lane is None:
             lane = self._lanes[item.key] = _Lane()

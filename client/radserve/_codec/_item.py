@@ -31,10 +31,11 @@ class Item:
         contents: Of each input tensor.
         is_shared: Whether it was sent together with others.
         since: When it began to wait.
+        span: Under which span.
         waiter: Whatever the shell knows it by.
     """
 
-    __slots__ = ("avoid", "call", "contents", "contract", "is_shared", "key", "rows", "since", "size", "waiter")
+    __slots__ = ("avoid", "call", "contents", "contract", "is_shared", "key", "rows", "since", "size", "span", "waiter")
 
     def __init__(
         self, contract: Contract, arrays: Mapping[str, NDArray[Any]], call: CallOptions, avoid: frozenset[str]
@@ -49,4 +50,5 @@ class Item:
         self.key: Key = (contract.sha256, call.priority, avoid, *(array.shape[1:] for array in given))
         self.is_shared = False
         self.since = 0.0
+        self.span: Any = None
         self.waiter: Any = None

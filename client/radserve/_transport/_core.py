@@ -26,6 +26,7 @@ from radserve.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
+from radserve.telemetry import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -224,7 +225,7 @@ class Core:
         connection = self._connection(endpoint.url)
         done = False
         try:
-            response = yield Send(connection, rpc, timeout_s, metadata)
+            response = yield Send(connection, rpc, timeout_s, metadata + traceparent())
             done = True
         finally:
             with self._lock:

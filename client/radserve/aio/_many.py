@@ -76,7 +76,8 @@ def predict_many(
                         return await prepare(step)
 
             try:
-                return await session.run(predict_flow(cell, source, call, session.coalescer), prepare_in_turn)
+                flow = predict_flow(cell, source, call, session.coalescer)
+                return await session.run(flow, prepare_in_turn, model=cell.contract.name)
             except ClientClosedError:
                 raise
             except RadserveError as error:

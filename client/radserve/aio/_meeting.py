@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from radserve.telemetry import under
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -76,7 +78,9 @@ class Meeting:
         is_answered = False
         try:
             ask = group.ask()
-            answers = group.answers(await self._call(ask))
+            with under([item.span for item in group.items]):
+                reply = await self._call(ask)
+            answers = group.answers(reply)
         except asyncio.CancelledError:
             for item in group.items:
                 item.waiter.cancel()

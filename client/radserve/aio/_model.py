@@ -78,9 +78,8 @@ class AsyncModel(Generic[R]):
         An array must stay as it is until it is answered: it is read when it is sent.
         """
         call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
-        return cast(
-            "R", await self._session.run(_codec.predict_flow(self._cell, source, call, self._session.coalescer))
-        )
+        flow = _codec.predict_flow(self._cell, source, call, self._session.coalescer)
+        return cast("R", await self._session.run(flow, model=self.name))
 
     def predict_many(
         self,
@@ -117,4 +116,4 @@ class AsyncModel(Generic[R]):
     ) -> Tensors:
         """Send arrays as they are and get arrays back; as ``Model.infer``."""
         call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s)
-        return await self._session.run(_codec.infer_flow(self._cell, inputs, call))
+        return await self._session.run(_codec.infer_flow(self._cell, inputs, call), model=self.name)

@@ -107,9 +107,9 @@ class AsyncSession:
         """The options of a call that starts now; see ``Calls.start``."""
         return self._calls.start(timeout_s, is_closed=self.transport.is_closed, **given)
 
-    async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread) -> T:
-        """Carry out a flow."""
-        with span(work_of(flow)):
+    async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread, *, model: str | None = None) -> T:
+        """Carry out a flow; ``model`` is what it asks, if it asks one."""
+        with span(work_of(flow), model=model):
             return await run_async(flow, self.transport, prepare, self._meeting)
 
     async def _attempt(self, ask: Ask) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from radserve.client._session import run
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
 from radserve.results import Rejection
+from radserve.telemetry import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +69,8 @@ def predict_many(
                 return preparing(step)
 
         try:
-            return run(predict_flow(cell, source, call, coalescer), transport, prepare, meeting)
+            with span("predict", model=cell.contract.name):
+                return run(predict_flow(cell, source, call, coalescer), transport, prepare, meeting)
         except ClientClosedError:
             raise
         except RadserveError as error:
@@ -97,7 +100,8 @@ def _in_order(
     try:
         while True:
             while window.takes_another and (taken := next(inputs, None)):
-                window.add(pool.submit(answer, *taken), size(taken[1]))
+                # In the caller's context: what he traces goes on in the thread.
+                window.add(pool.submit(copy_context().run, partial(answer, *taken)), size(taken[1]))
             if not window:
                 break
             given = window.pop().result()

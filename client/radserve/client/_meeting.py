@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from radserve.telemetry import under
+
 if TYPE_CHECKING:
     from radserve._codec import Answer, Coalescer, Group, Item
     from radserve._transport import Cancellable
@@ -57,7 +59,9 @@ class Meeting:
         is_answered = False
         try:
             ask = group.ask()
-            outcomes = list(group.answers(self._transport.call(ask.call, timeout_s=ask.timeout_s)))
+            with under([item.span for item in group.items]):
+                reply = self._transport.call(ask.call, timeout_s=ask.timeout_s)
+            outcomes = list(group.answers(reply))
             is_answered = True
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is those who wait that are to know
             outcomes = [group.error_of(item, error) for item in group.items]

@@ -100,7 +100,7 @@ class Model(Generic[R]):
             ClientClosedError: The client was closed.
         """
         call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
-        return cast("R", self._session.run(_codec.predict_flow(self._cell, source, call)))
+        return cast("R", self._session.run(_codec.predict_flow(self._cell, source, call), model=self.name))
 
     def predict_many(
         self,
@@ -175,4 +175,4 @@ class Model(Generic[R]):
             ClientClosedError: The client was closed.
         """
         call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s)
-        return self._session.run(_codec.infer_flow(self._cell, inputs, call))
+        return self._session.run(_codec.infer_flow(self._cell, inputs, call), model=self.name)

@@ -89,9 +89,11 @@ class Session:
         """The options of a call that starts now; see ``Calls.start``."""
         return self._calls.start(timeout_s, is_closed=self.transport.is_closed, **given)
 
-    def run(self, flow: Flow[T], prepare: Callable[[Prepare], Prepared] = prepare_step) -> T:
-        """Carry out a flow."""
-        with span(work_of(flow)):
+    def run(
+        self, flow: Flow[T], prepare: Callable[[Prepare], Prepared] = prepare_step, *, model: str | None = None
+    ) -> T:
+        """Carry out a flow; ``model`` is what it asks, if it asks one."""
+        with span(work_of(flow), model=model):
             return run(flow, self.transport, prepare)
 
     def close(self) -> None:
