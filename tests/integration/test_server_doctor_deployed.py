@@ -99,6 +99,15 @@ def test_an_operator_is_told_of_all_public_models(gateway: RunningEnvoy, folder:
     assert all(checks[name].status is Status.OK for name in _CLOSED)
 
 
+def test_a_gateway_without_a_healthy_replica_is_told(folder: Path) -> None:
+    with envoy(folder, ["127.0.0.1:1"], canary_of(folder / "models", "echo"), healthy=0) as gateway:
+        checks = examined(gateway.url, tls=tls(folder, "client"))
+    assert checks["connection"].status is Status.OK
+    assert checks["Triton"].status is Status.BROKEN
+    assert "does not answer (UNAVAILABLE" in checks["Triton"].detail
+    assert "no replica may be healthy" in checks["Triton"].fix
+
+
 def test_a_triton_without_the_security_fixes_is_broken(gateway: RunningEnvoy, folder: Path) -> None:
     check = examined(gateway.url, tls=tls(folder, "client"))["Triton"]
     assert check.status is Status.BROKEN
