@@ -170,13 +170,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Inputs, distance from the reference",
             "none",
             {"{{model}} {{version}}": 'model:radserve_input_level:distance1d{model=~"$model"}'},
-            limit=0.2,
+            limit=0.25,
         ),
         Panel(
             "Scores, distance from the reference",
             "none",
             {"{{model}} {{version}} {{label}}": 'model_label:radserve_score:distance1d{model=~"$model"}'},
-            limit=0.2,
+            limit=0.25,
         ),
     ),
 }
