@@ -6,9 +6,11 @@ import http.server
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 import tritonclient.grpc as triton
 from support.deployment import run, tool
@@ -174,6 +176,26 @@ def test_what_is_no_grpc_is_told() -> None:
             thread.join()
     assert check.status is Status.BROKEN
     assert "gRPC" in check.detail
+
+
+def test_a_grpc_server_that_is_no_triton_is_told() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            check = examined(f"127.0.0.1:{port}")["Triton"]
+        finally:
+            server.stop(None).wait()
+    assert (check.status, check.detail) == (Status.BROKEN, "what answers is no Triton")
+
+
+def test_what_the_rate_limit_hides_is_not_called_closed(behind: Behind, folder: Path) -> None:
+    with behind(burst=1, requests_per_s=1) as gateway:
+        checks = examined(gateway.url, tls=tls(folder, "client"))
+    told = [checks[name] for name in _CLOSED if checks[name].status is Status.WARNING]
+    assert told
+    assert all("RESOURCE_EXHAUSTED" in check.detail for check in told)
 
 
 def test_an_unknown_name_is_told(folder: Path) -> None:
