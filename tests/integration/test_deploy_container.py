@@ -6,29 +6,26 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import tritonclient.grpc as triton
-from support.deployment import DEPLOY, ROOT, run
+from support.containers import Container, entry_point, write_secrets
+from support.deployment import ROOT, run
 from support.faulty import held, write_faulty, x
 from support.repositories import write_add_one
-from support.servers import free_port, wait_until, write_certificate
+from support.servers import wait_until
 
 from radserve import TLS, Client, DeadlineExceededError, ServerOverloadedError, ServerUnavailableError
 from radserve.options import ClientOptions
 from radserve_server import EmbeddedServer
-from radserve_server.discover import find_triton
 from radserve_server.probe import why_dead
-from radserve_server.runtime import Runtime
 from radserve_server.stubs import stubs_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -37,59 +34,11 @@ _WITHOUT_EXTRAS = (
 )
 
 
-@dataclass(frozen=True)
-class Container:
-    """The entry point's Triton: its ports, and the folder of certificates."""
-
-    grpc: str
-    http: str
-    metrics: str
-    secrets: Path
-
-    @property
-    def tls(self) -> TLS:
-        """A client's certificate."""
-        return TLS.from_files(*(self.secrets / name for name in ("ca.pem", "client.key", "client.pem")))
-
-
-@contextmanager
-def entry_point(repository: Path, secrets: Path) -> Iterator[Container]:
-    """Run the entry point with the embedded Triton, as the image does with NVIDIA's."""
-    runtime, installed = Runtime(), find_triton()
-    backends = runtime.prepare(installed)
-    ports = [free_port() for _ in range(3)]
-    own = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
-    environment = installed.environment() | {"RADSERVE_MODELS": str(repository), "RADSERVE_SECRETS": str(secrets)}
-    environment["PATH"] += f":{installed.binary.parent}"
-    grpc, http, metrics = (f"127.0.0.1:{port}" for port in ports)
-    running = Container(grpc, http, metrics, secrets)
-    with (secrets / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - this project's
-            [DEPLOY / "docker" / "entrypoint", f"--backend-directory={backends}", *own],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            with Client(running.grpc, tls=running.tls) as client:
-                client.wait_until_ready(60)
-            yield running
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            runtime.remove()
-
-
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     folder = tmp_path_factory.mktemp("container")
     write_add_one(folder / "models")
-    for name, signed_by in (("ca", None), ("server", "ca"), ("client", "ca")):
-        write_certificate(folder, name, signed_by)
-    (folder / "triton").mkdir()
-    for name, target in (("server.pem", "tls.crt"), ("server.key", "tls.key"), ("ca.pem", "ca.crt")):
-        shutil.copy(folder / name, folder / "triton" / target)
+    write_secrets(folder)
     with entry_point(folder / "models", folder) as running:
         yield running
 

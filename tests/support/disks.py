@@ -69,3 +69,14 @@ def small_disk(folder: Path, size: int) -> Iterator[Disk]:
         assert holder.stdout.readline() == "mounted\n"
         yield Disk(Path(f"/proc/{holder.pid}/root{folder}"))
         holder.stdin.close()
+
+
+def read_only(*folders: Path) -> list[str]:
+    """The begin of a command that runs as user 1000, without a capability; only /tmp and /dev/shm can be written.
+
+    Args:
+        folders: Below those, which cannot be written all the same.
+    """
+    closed = [f"mount --bind '{folder}' '{folder}' && mount -o remount,bind,ro '{folder}'" for folder in folders]
+    script = ["mount --bind /tmp /tmp", *closed, "mount -o remount,bind,ro /"]
+    return [*unshare(*script), "unshare", "--user", "--map-user=1000", "--map-group=1000"]
