@@ -275,6 +275,8 @@ def _report(done: Exported, repository: Path, took_s: float) -> None:
         f" ({took_s:.1f} s, largest difference from Keras {worst:.1e})"
     )
     _report_parity(done)
+    for note in done.notes:
+        typer.echo(f"{done.name}: {note}")
     if done.is_new and done.version > 1:
         typer.echo(f"running servers go on with the version before until: radserve publish {done.name} --url ...")
     if done.evaluation is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from radserve.contracts import Reference
     from radserve_export.ensemble import Step
     from radserve_export.network import Network
     from radserve_export.spec import Spec
@@ -39,7 +40,15 @@ class Layout:
     files: Mapping[str, bytes]
 
 
-def lay_out(spec: Spec, network: Network, steps: Sequence[Step], repository: Path, version: int) -> Layout:
+def lay_out(
+    spec: Spec,
+    network: Network,
+    steps: Sequence[Step],
+    repository: Path,
+    version: int,
+    *,
+    population: Reference | None = None,
+) -> Layout:
     """Every file of a version.
 
     Args:
@@ -48,13 +57,14 @@ def lay_out(spec: Spec, network: Network, steps: Sequence[Step], repository: Pat
         steps: The steps.
         repository: Where older versions may lie.
         version: The version's number.
+        population: What the contract's reference will be.
 
     Raises:
         SpecError: The contract would be out of bounds.
         ConversionError: The parts do not fit together.
         RepositoryError: The version before cannot be read.
     """
-    contract = _contract(spec, network, steps, version)
+    contract = _contract(spec, network, steps, version, population)
     configs = {spec.name: ensemble_config(contract, steps)}
     configs |= {step.name: step_config(step, spec.serving, (version,)) for step in steps}
     classified = contract.outputs[0].name == PROBABILITIES
@@ -107,7 +117,9 @@ def _check_before_writing(
         raise ConversionError(msg)
 
 
-def _contract(spec: Spec, network: Network, steps: Sequence[Step], version: int) -> Contract:
+def _contract(
+    spec: Spec, network: Network, steps: Sequence[Step], version: int, population: Reference | None
+) -> Contract:
     if spec.input is None:
         evidence, inputs, outputs = None, steps[0].inputs, steps[0].outputs
     else:
@@ -128,6 +140,7 @@ def _contract(spec: Spec, network: Network, steps: Sequence[Step], version: int)
             exclusive=spec.exclusive,
             calibration=spec.calibration,
             evidence=evidence,
+            reference=population,
             model_sha256=network.source_sha256,
             exporter_version=installed_version("radserve"),
         )

@@ -18,6 +18,7 @@ from radserve_export.evidence import SUFFIX, check_companions, explained_stages,
 from radserve_export.layout import lay_out
 from radserve_export.low_precision import lower_precision, measure_precision, tolerant
 from radserve_export.parity import check_parity
+from radserve_export.population import measure_population, missing
 from radserve_export.publication import keep_number, kept_number, prune, publish, withdraw
 from radserve_export.real_inputs import real_batches
 from radserve_export.reference import Reference, check_fit, check_outputs, conversion_of, parity_stages, tokenizer_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from radserve.contracts import Reference as Population
     from radserve_export.ensemble import Step
     from radserve_export.layout import Layout
     from radserve_export.network import Network
@@ -57,6 +59,7 @@ class Exported:
         parity: What the parity gate measured.
         evaluation: What was measured through the whole path.
         evidence: What was done about the model with evidence maps; None where there is none.
+        notes: What to tell whoever exports it.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Exported:
     parity: Mapping[str, Any]
     evaluation: Mapping[str, Any] | None = None
     evidence: Exported | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -114,6 +118,10 @@ def export(
         progress("comparing with Keras")
         wanted = public_models(spec, network)
         checked = [_check(one, network, spec_path.parent, tokenizer, calibration) for one in wanted]
+        if spec.reference is not None:
+            progress("measuring the reference population")
+        population = measure_population(spec, spec_path.parent, checked[0].steps, tokenizer)
+        checked = [replace(one, population=population) for one in checked]
         progress("writing the repository")
         with repo.locked(repository), repo.staging(repository) as staged:
             check_companions(spec, repository)
@@ -129,7 +137,8 @@ def export(
             if spec.evidence and done[1].version > done[0].version:
                 keep_number(repository, done[1].name, done[1].version, staged)
             _publish(new, repository, staged, spec.serving.versions_kept)
-    return replace(done[0], evidence=done[1] if spec.evidence else None)
+    note = missing(spec)
+    return replace(done[0], evidence=done[1] if spec.evidence else None, notes=(note,) if note else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +151,7 @@ class _Checked:
     reference: Reference
     parity: dict[str, Any]
     calibration: dict[str, Any] | None
+    population: Population | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -150,7 +160,7 @@ class _Checked:
 
     def layout(self, repository: Path, version: int) -> Layout:
         """Every file of a version."""
-        return lay_out(self.spec, self.network, self.steps, repository, version)
+        return lay_out(self.spec, self.network, self.steps, repository, version, population=self.population)
 
 
 def _check(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zipfile
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radserve.contracts import Task
+from radserve.contracts import Task, TextInput
 from radserve.errors import InputError, SpecError
 from radserve_export.datasets import to_wire
 from radserve_export.parity import SEED, Batch
@@ -51,41 +51,77 @@ def real_batches(
         if plan is None:
             return ()
         samples = generate(plan.generator, _GENERATED, seed=SEED, split=Split.TRAIN)
-        where, rows = "generated inputs", [_row(spec, sample.source, tokenizer) for sample in samples]
+        where, found = "generated inputs", [wire_array(spec, sample.source) for sample in samples]
     elif spec.task is Task.TENSORS:
         return tuple(_arrays(spec, folder / spec.parity.data, inputs, size))
     else:
-        where, rows = "files of parity.data", _files(spec, folder / spec.parity.data, tokenizer)
+        where, found = "files of parity.data", read_folder(spec, folder / spec.parity.data, "parity.data", most=_MOST)
+    rows = graph_rows(spec, found, tokenizer)
     return tuple(
-        Batch(f"batch of {where}, from number {start + 1} on", {inputs[0].name: np.stack(rows[start : start + size])})
+        Batch(f"batch of {where}, from number {start + 1} on", {inputs[0].name: rows[start : start + size]})
         for start in range(0, len(rows), size)
     )
 
 
-def _row(spec: Spec, source: Path | bytes | str, tokenizer: TextTokenizer | None) -> NDArray[np.generic]:
-    if tokenizer is None:
-        return to_wire(spec, source.encode() if isinstance(source, str) else source)
-    return np.asarray(tokenizer.token_ids([str(source)], getattr(spec.input, "max_tokens", 0))[0])
+def wire_array(spec: Spec, source: Path | bytes | str) -> NDArray[Any]:
+    """What goes on the wire of one input, without the batch axis.
+
+    Args:
+        spec: Says the input.
+        source: A DICOM file or its content; of a text model the text.
+
+    Raises:
+        InputError: The file cannot be read, or is outside the model's scope.
+        SpecError: The model takes no files.
+    """
+    if isinstance(spec.input, TextInput):
+        return np.array([str(source).encode()], dtype=object)
+    return to_wire(spec, source.encode() if isinstance(source, str) else source)
 
 
-def _files(spec: Spec, folder: Path, tokenizer: TextTokenizer | None) -> list[NDArray[np.generic]]:
-    pattern = "*" if tokenizer is None else "*.txt"
-    found = (path for path in sorted(folder.rglob(pattern)) if path.is_file() and not path.name.startswith("."))
-    rows = [_read(spec, path, number, tokenizer) for number, path in enumerate(islice(found, _MOST), start=1)]
-    if not rows:
-        msg = f"parity.data: {folder} holds no {'file' if tokenizer is None else '.txt file'}"
+def read_folder(spec: Spec, folder: Path, field: str, *, most: int | None = None) -> list[NDArray[Any]]:
+    """The wire's arrays of a folder's files, sorted by name.
+
+    Args:
+        spec: Says the input.
+        folder: DICOM files; of a text model ``.txt`` files.
+        field: The spec's field that names the folder, for messages.
+        most: How many to read; None reads all.
+
+    Raises:
+        SpecError: There are none, or one cannot be read; the message counts it and does not name it.
+    """
+    pattern = "*.txt" if isinstance(spec.input, TextInput) else "*"
+    files = (path for path in sorted(folder.rglob(pattern)) if path.is_file() and not path.name.startswith("."))
+    found = [_read(spec, path, number, field) for number, path in enumerate(islice(files, most), start=1)]
+    if not found:
+        msg = f"{field}: {folder} holds no {'file' if pattern == '*' else '.txt file'}"
         raise SpecError(msg)
-    return rows
+    return found
 
 
-def _read(spec: Spec, path: Path, number: int, tokenizer: TextTokenizer | None) -> NDArray[np.generic]:
+def _read(spec: Spec, path: Path, number: int, field: str) -> NDArray[Any]:
     try:
-        return _row(spec, path if tokenizer is None else path.read_text(encoding="utf-8"), tokenizer)
+        return wire_array(spec, path.read_text(encoding="utf-8") if isinstance(spec.input, TextInput) else path)
     except (InputError, UnicodeDecodeError, OSError) as error:
         # The name of a file may be a patient's.
         why = error if isinstance(error, InputError) else "it is not UTF-8 text, or cannot be read"
-        msg = f"parity.data: file {number} of the folder, sorted by name: {why}"
+        msg = f"{field}: file {number} of the folder, sorted by name: {why}"
         raise SpecError(msg) from error
+
+
+def graph_rows(spec: Spec, found: Sequence[NDArray[Any]], tokenizer: TextTokenizer | None) -> NDArray[Any]:
+    """What the first graph takes of the wire's arrays, batch axis in front.
+
+    Args:
+        spec: Says the input.
+        found: As ``wire_array`` makes them.
+        tokenizer: That of a text model.
+    """
+    if tokenizer is None:
+        return np.stack(found)
+    texts = [bytes(text).decode() for (text,) in found]
+    return tokenizer.token_ids(texts, getattr(spec.input, "max_tokens", 0))
 
 
 def _arrays(spec: Spec, path: Path, inputs: Sequence[TensorSpec], size: int) -> Iterator[Batch]:

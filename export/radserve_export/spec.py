@@ -11,7 +11,8 @@ import numpy as np
 
 from radserve.contracts import EVIDENCE, Calibration, ImageInput, Label, Task, TextInput, WaveformInput, wire_tensors
 from radserve.errors import SpecError
-from radserve_export.serving import Block, Count, Serving
+from radserve_export.serving import Block, Serving
+from radserve_export.spec_data import Calibrate, Evaluation, Generated, ReferenceInputs
 from radserve_export.spec_fields import in_words
 from radserve_export.synthetic import labels
 from radserve_export.yaml_file import read_yaml
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _LARGEST = 1e9
 _METRICS = {Task.IMAGE_SEGMENTATION: "dice", Task.TEXT_GENERATION: "exact_match"}
 
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 PublicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
 
 
@@ -122,59 +122,6 @@ class Parity(Tolerance, frozen=True, kw_only=True):
             raise ValueError(msg)
 
 
-class Generated(Block, frozen=True, kw_only=True):
-    """Generated data: a name of ``radserve_export.synthetic``, how much of it, from which seed."""
-
-    generator: str
-    samples: Count
-    seed: int
-
-
-class Calibrate(Block, frozen=True, kw_only=True):
-    """Held-out data that the temperature of the probabilities is fitted on.
-
-    Attributes:
-        generator: A name of ``radserve_export.synthetic``; with samples and seed.
-        samples: How many samples to generate.
-        seed: Of the generator: another than the training's.
-        data: A folder of DICOM files instead, or a MedMNIST ``.npz``, whose test images are
-            taken; relative to the spec file.
-        labels: CSV with the columns file and label, for a folder; relative to the spec file.
-    """
-
-    generator: str | None = None
-    samples: Count = 1000
-    seed: int = 0
-    data: str | None = None
-    labels: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse two sources, or none."""
-        if (self.generator is None) == (self.data is None):
-            msg = "calibrate: name either a generator or data"
-            raise ValueError(msg)
-
-
-class Evaluation(Generated, frozen=True, kw_only=True):
-    """Fresh data sent through the whole path before the model is published.
-
-    Attributes:
-        minimum_accuracy: Share of right answers that a classifier must reach.
-        minimum_dice: Mean Dice coefficient that a segmentation must reach.
-        minimum_exact_match: Share of texts that a generator must write word by word.
-    """
-
-    minimum_accuracy: Share | None = None
-    minimum_dice: Share | None = None
-    minimum_exact_match: Share | None = None
-
-    @property
-    def minimum(self) -> float:
-        """What must be reached, of whatever the task is measured by."""
-        given = (self.minimum_accuracy, self.minimum_dice, self.minimum_exact_match)
-        return next((share for share in given if share is not None), 0.0)
-
-
 class Generation(Block, frozen=True, kw_only=True):
     """How a text generator chooses its tokens.
 
@@ -211,6 +158,9 @@ class Spec(Block, frozen=True, kw_only=True):
         exclusive: Whether exactly one label applies (softmax); else each is on its own (sigmoid).
         calibration: Temperature of the probabilities.
         calibrate: Held-out data to fit the temperature on.
+        reference: Inputs of the population that the model is made for: the contract then holds
+            the distributions of their levels and scores, which those of later inputs are
+            compared with. Without it nobody can see that inputs drift.
         evidence: Whether an image classifier also gets a second public model, NAME_evidence,
             which shows where it looked.
         generation: How a text generator chooses its tokens.
@@ -234,6 +184,7 @@ class Spec(Block, frozen=True, kw_only=True):
     exclusive: bool = False
     calibration: Calibration = Calibration()
     calibrate: Calibrate | None = None
+    reference: ReferenceInputs | None = None
     evidence: bool = False
     generation: Generation | None = None
     tokenizer: str | None = None
@@ -314,7 +265,7 @@ def _wrong_extras(spec: Spec) -> str | None:
         return f"generation: task {spec.task.value} {'takes none' if spec.generation else 'needs it'}"
     if spec.evidence and spec.task is not Task.IMAGE_CLASSIFICATION:
         return f"evidence: task {spec.task.value} has no evidence map"
-    return _wrong_calibration(spec)
+    return _wrong_calibration(spec) or _wrong_reference(spec)
 
 
 def _wrong_calibration(spec: Spec) -> str | None:  # noqa: PLR0911 - one return for each rule
@@ -339,6 +290,17 @@ def _wrong_calibration(spec: Spec) -> str | None:  # noqa: PLR0911 - one return 
         return f"calibrate.generator: {error}"
     if unknown:
         return f"calibrate.generator: it also gives {unknown[0]}, which is no label here: name data instead"
+    return None
+
+
+def _wrong_reference(spec: Spec) -> str | None:
+    plan = spec.reference
+    if plan is None or plan.generator is None:
+        return "reference: a seed belongs to a generator" if plan is not None and plan.seed else None
+    try:
+        labels(plan.generator)
+    except SpecError as error:
+        return f"reference.generator: {error}"
     return None
 
 

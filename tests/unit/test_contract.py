@@ -35,7 +35,9 @@ from radserve.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMA_1, SCHEMA_2 = (Path(__file__).parents[1] / "support" / "contracts" / f"schema_{n}.json" for n in (1, 2))
+SCHEMA_1, SCHEMA_2, SCHEMA_3 = (
+    Path(__file__).parents[1] / "support" / "contracts" / f"schema_{n}.json" for n in (1, 2, 3)
+)
 
 
 def contract(**changes: Any) -> Contract:
@@ -134,7 +136,7 @@ def test_newer_schema_is_refused_and_says_what_to_do() -> None:
         parse_contract(edited("schema_version", SCHEMA_VERSION + 1))
 
 
-@pytest.mark.parametrize("file", [SCHEMA_1, SCHEMA_2])
+@pytest.mark.parametrize("file", [SCHEMA_1, SCHEMA_2, SCHEMA_3])
 def test_older_schemas_are_honoured(file: Path) -> None:
     tree = json.loads(file.read_text())
     read = parse_contract(file.read_text())
@@ -142,7 +144,7 @@ def test_older_schemas_are_honoured(file: Path) -> None:
     assert read.schema_version < SCHEMA_VERSION
     assert [label.name for label in read.labels] == [label["name"] for label in tree["labels"]]
     assert isinstance(read.input, ImageInput)
-    assert (read.input.study, read.input.resize.pixels) == (None, PixelAspect.IGNORE)
+    assert (read.input.study, read.input.resize.pixels, read.reference) == (None, PixelAspect.IGNORE, None)
 
 
 def _with_evidence(tree: dict[str, Any]) -> None:
@@ -210,6 +212,13 @@ def test_what_only_schema_3_has_is_refused_by_name(change: Callable[[dict[str, A
     change(tree)
     assert parse_contract(json.dumps(tree | {"schema_version": 3})).schema_version == 3
     with pytest.raises(ContractError, match=f"schema version 2, which has no {later}: export the model again"):
+        parse_contract(json.dumps(tree))
+
+
+def test_what_only_schema_4_has_is_refused_by_name() -> None:
+    tree = json.loads(SCHEMA_3.read_text()) | {"reference": None}
+    assert parse_contract(json.dumps(tree | {"schema_version": 4})).schema_version == 4
+    with pytest.raises(ContractError, match="schema version 3, which has no field reference: export the model again"):
         parse_contract(json.dumps(tree))
 
 

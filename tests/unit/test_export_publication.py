@@ -376,7 +376,7 @@ def test_a_rollback_writes_the_present_schema(tmp_path: Path, publish: Publish) 
     publish(1)
     copy = models / "tiny/1/configs/tiny.pbtxt"
     text = copy.read_text()
-    for later in ("evidence", "crop", "study", "pixels", "category"):
+    for later in ("evidence", "crop", "study", "pixels", "category", "reference"):
         entry = rf'\\"{later}\\":(?:null|\\"ignore\\")'
         text, found = re.subn(rf",{entry}|{entry},", "", text)
         assert found, later

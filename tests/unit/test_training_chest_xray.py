@@ -14,7 +14,8 @@ from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training import Dataset, _generated
 from radserve_export.from_keras.training.chest_xray import build_network, train
 from radserve_export.graphs.preprocess import preprocess_reference
-from radserve_export.spec import Generated, Spec, load_spec
+from radserve_export.spec import Spec, load_spec
+from radserve_export.spec_data import Generated
 from radserve_export.synthetic import Split
 
 EXPORT = Path(__file__).parents[2] / "export"

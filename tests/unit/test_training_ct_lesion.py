@@ -16,7 +16,8 @@ from radserve_export.datasets import Dataset
 from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training import ct_lesion
 from radserve_export.graphs.preprocess import preprocess_reference
-from radserve_export.spec import Generated, load_spec
+from radserve_export.spec import load_spec
+from radserve_export.spec_data import Generated
 from radserve_export.synthetic import Split
 
 EXPORT = Path(__file__).parents[2] / "export"

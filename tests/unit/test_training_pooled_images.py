@@ -15,7 +15,8 @@ from radserve_export.from_keras.training import train_model
 from radserve_export.from_keras.training._generated import wire_samples
 from radserve_export.from_keras.training.pooled_images import build_network, train
 from radserve_export.graphs.preprocess import preprocess_reference
-from radserve_export.spec import Generated, Spec, load_spec
+from radserve_export.spec import Spec, load_spec
+from radserve_export.spec_data import Generated
 from radserve_export.synthetic import Split, labels
 
 EXPORT = Path(__file__).parents[2] / "export"

@@ -20,7 +20,8 @@ from radserve_export.from_keras.training.report_impression import build_network,
 from radserve_export.graphs import GENERATED_IDS, NETWORK_INPUT
 from radserve_export.graphs.checked import Chain
 from radserve_export.reference import conversion_of
-from radserve_export.spec import Generated, Spec, load_spec
+from radserve_export.spec import Spec, load_spec
+from radserve_export.spec_data import Generated
 from radserve_export.synthetic import Split, generate
 from radserve_export.tokenizer import TextTokenizer, read_tokenizer
 

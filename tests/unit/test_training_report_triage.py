@@ -16,7 +16,8 @@ from radserve_export.from_keras._tensorflow import keras
 from radserve_export.from_keras.training import Dataset
 from radserve_export.from_keras.training import report_triage as training
 from radserve_export.from_keras.training.report_triage import build_network, build_tokenizer, encode, train
-from radserve_export.spec import Generated, Spec, load_spec
+from radserve_export.spec import Spec, load_spec
+from radserve_export.spec_data import Generated
 from radserve_export.synthetic import Split, generate
 
 EXPORT = Path(__file__).parents[2] / "export"

@@ -28,6 +28,7 @@ from radserve.contracts._inputs import (
     WholeVolume,
     Window,
 )
+from radserve.contracts._reference import Distribution, Reference
 from radserve.contracts._tensors import (
     DECISIONS,
     EVIDENCE,
@@ -69,6 +70,7 @@ __all__ = [
     "Crop",
     "Datatype",
     "Decision",
+    "Distribution",
     "EveryImage",
     "Evidence",
     "FileWindow",
@@ -79,6 +81,7 @@ __all__ = [
     "PercentileWindow",
     "PixelAspect",
     "Policy",
+    "Reference",
     "Resize",
     "Study",
     "Task",

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import msgspec
 
 from radserve.contracts._inputs import Combination, EveryImage, ImageInput, TextInput, WaveformInput
-from radserve.contracts._tensors import MAX_TENSOR_BYTES, Code, Name, Struct, TensorSpec
+from radserve.contracts._reference import Reference
+from radserve.contracts._tensors import MAX_TENSOR_BYTES, PROBABILITIES, Code, Name, Struct, TensorSpec
 from radserve.contracts._wire import Evidence, Task, wire_tensors
 from radserve.errors import ContractError
 
 CONTRACT_PARAMETER = "radserve.contract"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _MAX_BYTES = 2**20
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -77,6 +78,8 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
         exclusive: Whether exactly one label applies (softmax).
         calibration: How probabilities were calibrated.
         evidence: The map of an evidence model; None for all others.
+        reference: Levels and scores of the population that it was made for; None where
+            nobody named inputs of it.
         model_sha256: Hash of the trained model file.
         exporter_version: radserve version that wrote the model.
     """
@@ -95,6 +98,7 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
     exclusive: bool = False
     calibration: Calibration = Calibration()
     evidence: Evidence | None = None
+    reference: Reference | None = None
     model_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     exporter_version: Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -110,6 +114,10 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
             if have != want:
                 msg = f"{side} of {self.name} are not those of its task {self.task.value}"
                 raise ValueError(msg)
+        scored = len(self.labels) if self.outputs[0].name == PROBABILITIES else 0
+        if self.reference is not None and len(self.reference.scores) != scored:
+            msg = f"reference of {self.name}: {len(self.reference.scores)} distributions of scores, it gives {scored}"
+            raise ValueError(msg)
 
     @cached_property
     def sha256(self) -> str:
@@ -119,8 +127,8 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
 
 def _expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
     if contract.task is Task.TENSORS:
-        if contract.input is not None or contract.labels:
-            msg = "a contract of task tensors has neither input nor labels"
+        if contract.input is not None or contract.labels or contract.reference is not None:
+            msg = "a contract of task tensors has neither input, nor labels, nor reference"
             raise ValueError(msg)
         return None
     if contract.input is None or contract.max_batch_size < 1:
@@ -187,6 +195,7 @@ def _later_than(schema: int, tree: dict[str, Any]) -> str | None:
         "field input.crop": (2, "crop" in described),
         "field input.study": (3, "study" in described),
         "field input.resize.pixels": (3, "pixels" in described.get("resize", {})),
+        "field reference": (4, "reference" in tree),
         "field labels.category": (3, any("category" in label for label in tree.get("labels", ()))),
     }
     return next((what for what, (known, is_there) in since.items() if is_there and schema < known), None)

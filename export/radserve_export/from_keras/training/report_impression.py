@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve_export.datasets import Dataset, Progress
-    from radserve_export.spec import Generated, Generation, Spec
+    from radserve_export.spec import Generation, Spec
+    from radserve_export.spec_data import Generated
 
     Batch = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 

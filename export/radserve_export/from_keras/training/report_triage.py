@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radserve_export.from_keras.training import Dataset, Progress
-    from radserve_export.spec import Generated, Spec
+    from radserve_export.spec import Spec
+    from radserve_export.spec_data import Generated
 
 MAX_VOCABULARY = 8000
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
