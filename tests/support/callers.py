@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from radserve import TLS
+
 CALLERS = 3
 SEEN_BEFORE_GOING_ON = 120
 
@@ -30,13 +32,13 @@ class Callers:
         counts: How many answers each version gave.
     """
 
-    def __init__(self, url: str, name: str, source: Path) -> None:
+    def __init__(self, url: str, name: str, source: Path, tls: TLS | None = None) -> None:
         self.expected: dict[int, dict[str, float]] = {}
         self.counts: Counter[int] = Counter()
         self._name, self._source = name, source
         self._answers: list[Classification] = []
         self._stop, self._more = threading.Event(), threading.Condition()
-        self._client = Client(url, timeout_s=20)
+        self._client = Client(url, tls=tls, timeout_s=20)
         self._pool = ThreadPoolExecutor(CALLERS)
         self._running = [self._pool.submit(self._call) for _ in range(CALLERS)]
 
