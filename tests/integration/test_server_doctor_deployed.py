@@ -20,6 +20,7 @@ from support.repositories import write_add_one
 from support.servers import raw_server
 
 from radserve.cli import main
+from radserve.contracts import SCHEMA_VERSION
 from radserve.options import ClientOptions, Secret
 from radserve_server import EmbeddedServer, deployed
 from radserve_server.checks import Check, Status
@@ -295,7 +296,7 @@ def test_a_contract_that_cannot_be_honoured_is_told(tmp_path: Path) -> None:
     write_add_one(tmp_path)
     config = tmp_path / "add_one" / "config.pbtxt"
     text = config.read_text()
-    config.write_text(text.replace('\\"schema_version\\":3', '\\"schema_version\\":99'))
+    config.write_text(text.replace(f'schema_version\\":{SCHEMA_VERSION}', 'schema_version\\":99'))
     assert config.read_text() != text
     with raw_server(tmp_path) as (_, url):
         check = examined(url)["model add_one"]
