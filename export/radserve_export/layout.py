@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from radserve.contracts import PROBABILITIES, Contract, wire_tensors
 from radserve.errors import ConversionError, SpecError
 from radserve_export.check import ServedModel, check_models
@@ -141,6 +143,7 @@ def _contract(
             calibration=spec.calibration,
             evidence=evidence,
             reference=population,
+            priorities=UNSET if spec.serving.queue else False,
             model_sha256=network.source_sha256,
             exporter_version=installed_version("radserve"),
         )

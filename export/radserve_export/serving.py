@@ -18,7 +18,7 @@ class Instances(Block, frozen=True, kw_only=True):
 
     Attributes:
         kind: auto uses GPUs where there are some.
-        count: Instances on each device.
+        count: Instances on each device. A single one may wait 500 ms for its next batch, unless ``queue`` is null.
         threads: Intra-op threads of an instance on the CPU.
         gpus: GPUs to use, counted from 0; empty takes all. With ``kind: gpu`` alone.
     """
@@ -103,7 +103,8 @@ class Serving(Block, frozen=True, kw_only=True):
         fuse: One graph for pre-processing, network and post-processing, or three steps.
         max_batch_size: Largest batch; 0 (only ``task: tensors``) means no batch axis.
         instances: Copies of the model.
-        queue: What waits, how long and how urgently.
+        queue: What waits, how long and how urgently. With null all requests are alike and may
+            wait without limit, and Triton prepares a batch while another one is computed.
         warmup_batch_sizes: Batches of zeros that each instance answers before it is ready.
         versions_kept: Versions that stay in the repository, to roll back to.
         accelerator: What runs the graphs on a GPU.
@@ -117,7 +118,7 @@ class Serving(Block, frozen=True, kw_only=True):
     fuse: bool = True
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 64
     instances: Instances = Instances()
-    queue: Queue = Queue()
+    queue: Queue | None = Queue()
     warmup_batch_sizes: Annotated[tuple[Count, ...], msgspec.Meta(max_length=16)] = (1,)
     versions_kept: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 5
     accelerator: Literal["none", "cuda", "tensorrt"] = "none"

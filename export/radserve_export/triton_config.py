@@ -101,8 +101,10 @@ def step_config(step: Step, serving: Serving, versions: Sequence[int]) -> ModelC
 
 def _add_batching(config: ModelConfig, serving: Serving) -> None:
     """Each step resets a priority beyond its own levels: all steps get the same ones."""
-    queue = serving.queue
-    batching = config.dynamic_batching
+    queue, batching = serving.queue, config.dynamic_batching
+    if queue is None:
+        batching.SetInParent()  # priorities or limits of any kind keep Triton from preparing batches
+        return
     batching.max_queue_delay_microseconds = queue.max_delay_us
     batching.priority_levels = queue.priority_levels
     batching.default_priority_level = queue.priority_levels

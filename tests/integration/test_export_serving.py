@@ -13,8 +13,8 @@ from support.exports import dense_network, image_spec, label, write_spec
 from support.inference import infer, infer_together
 from support.keras_models import FAMILIES, LEADS, MAX_TOKENS, SAMPLES, keras, layers, vary, write_family
 
-from radserve import Client
-from radserve.errors import ExportError, OutOfScopeError
+from radserve import Client, Priority, Rejection
+from radserve.errors import ExportError, InputError, OutOfScopeError
 from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.evaluate import evaluate
@@ -158,6 +158,28 @@ def test_a_second_version_is_served_beside_the_first(
         assert not client.is_model_ready("tiny", "1")
     with Client(server.grpc_url) as reader:
         assert reader.model("tiny").predict(np.zeros((4, 3, 1), np.uint8)).version == 2
+
+
+def test_a_model_without_a_queue_takes_all_requests_alike(tmp_path: Path) -> None:
+    spec = yaml.safe_load(write_family(tmp_path, "chest", fuse=True).read_text())
+    spec["serving"]["queue"] = None
+    pipeline.export(write_spec(tmp_path, spec), tmp_path / "models")
+    assert check_repository(tmp_path / "models") == []
+    x = _wire("chest")["PIXELS"]
+    with EmbeddedServer(tmp_path / "models") as server, Client(server.grpc_url) as client:
+        with triton.InferenceServerClient(server.grpc_url) as raw:
+            pixels = triton.InferInput("PIXELS", x.shape, "UINT8").set_data_from_numpy(x)
+            # Whoever is no SDK of ours: Triton passes over both.
+            answer = raw.infer(spec["name"], [pixels], priority=1, timeout=1).as_numpy("PROBABILITIES")
+        model = client.model(spec["name"])
+        found = [model.infer({"PIXELS": x}, priority=one)["PROBABILITIES"] for one in (None, Priority.ROUTINE)]
+        assert np.array_equal(found[0], answer)
+        assert np.array_equal(found[1], answer)
+        with pytest.raises(InputError, match="takes all requests alike: leave priority out"):
+            model.predict(x[0], priority=Priority.STAT)
+        (rejected,) = model.predict_many([x[0]], priority=Priority.URGENT)
+        assert isinstance(rejected, Rejection)
+        assert isinstance(rejected.error, InputError)
 
 
 def test_a_model_below_its_minimum_accuracy_is_not_published(tmp_path: Path) -> None:

@@ -215,10 +215,11 @@ def test_what_only_schema_3_has_is_refused_by_name(change: Callable[[dict[str, A
         parse_contract(json.dumps(tree))
 
 
-def test_what_only_schema_4_has_is_refused_by_name() -> None:
-    tree = json.loads(SCHEMA_3.read_text()) | {"reference": None}
+@pytest.mark.parametrize("later", [{"reference": None}, {"priorities": False}])
+def test_what_only_schema_4_has_is_refused_by_name(later: dict[str, Any]) -> None:
+    tree = json.loads(SCHEMA_3.read_text()) | later
     assert parse_contract(json.dumps(tree | {"schema_version": 4})).schema_version == 4
-    with pytest.raises(ContractError, match="schema version 3, which has no field reference: export the model again"):
+    with pytest.raises(ContractError, match=f"schema version 3, which has no field {next(iter(later))}: export"):
         parse_contract(json.dumps(tree))
 
 

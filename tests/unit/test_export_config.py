@@ -45,6 +45,11 @@ def build(tmp_path: Path) -> Build:
     return of
 
 
+def _parameter(config: Any) -> str:
+    text: str = config.parameters[CONTRACT_PARAMETER].string_value
+    return text
+
+
 @pytest.mark.parametrize(
     ("described", "steps"),
     [
@@ -79,6 +84,24 @@ def test_every_step_has_the_same_priorities_and_queue(build: Build, described: d
     assert policy.allow_timeout_override
     assert policy.default_timeout_microseconds > 0
     assert policy.max_queue_size == 1024
+
+
+@pytest.mark.parametrize("described", [image_spec, text_spec])
+def test_without_a_queue_no_step_has_priorities_or_limits(
+    build: Build, described: Callable[..., dict[str, Any]]
+) -> None:
+    configs = build(described(serving={"queue": None, "fuse": False}))
+    (contract,) = (parse_contract(_parameter(config)) for config in configs.values() if config.platform)
+    assert contract.priorities is False
+    steps = [config for config in configs.values() if not config.platform]
+    assert len(steps) > 1
+    for step in steps:
+        assert step.HasField("dynamic_batching")
+        assert not step.dynamic_batching.ListFields()
+
+
+def test_a_contract_says_nothing_of_priorities_where_there_are_some(build: Build) -> None:
+    assert "priorities" not in _parameter(build(image_spec())["tiny"])
 
 
 def test_the_serving_block_reaches_the_configuration(build: Build) -> None:

@@ -196,6 +196,21 @@ def test_a_priority_that_is_none_of_the_enum_is_refused() -> None:
         _codec.to_request(contract(TEXT), prepared.inputs, request_id="r", priority="STAT")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("priority", [Priority.STAT, Priority.URGENT])
+def test_urgency_is_refused_where_the_server_takes_all_requests_alike(priority: Priority) -> None:
+    alike = msgspec.structs.replace(contract(TEXT), priorities=False)
+    prepared = _codec.prepare(alike, "text")
+    with pytest.raises(InputError, match="takes all requests alike: leave priority out"):
+        _codec.to_request(alike, prepared.inputs, request_id="r", priority=priority)
+
+
+@pytest.mark.parametrize("priority", [None, Priority.ROUTINE])
+def test_no_priority_is_sent_where_the_server_takes_all_requests_alike(priority: Priority | None) -> None:
+    alike = msgspec.structs.replace(contract(TEXT), priorities=False)
+    request = _codec.to_request(alike, _codec.prepare(alike, "text").inputs, request_id="r", priority=priority)
+    assert not message_of(request).parameters
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_prepared_array_is_copied_once_on_its_way_into_the_message(rows: int) -> None:
     size = 2**22

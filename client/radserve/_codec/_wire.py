@@ -106,7 +106,8 @@ def to_joint_request(
         items: Of each input, the contents of its tensors, in the contract's order.
         shapes: Of each tensor, of all inputs together.
         request_id: An id for the server's log.
-        priority: Triton's priority level; None leaves the model's default.
+        priority: Triton's priority level; None leaves the model's default. Of a model
+            that takes all requests alike only ROUTINE is accepted, and not sent.
         queue_timeout_s: How long the request may wait in the server's queue,
             where the model's queue policy allows a request to say.
     """
@@ -115,7 +116,11 @@ def to_joint_request(
         if not isinstance(priority, Priority):
             msg = "priority must be one of Priority.STAT, URGENT and ROUTINE"
             raise InputError(msg)
-        own.parameters["priority"].uint64_param = int(priority)
+        if contract.priorities is not False:
+            own.parameters["priority"].uint64_param = int(priority)
+        elif priority is not Priority.ROUTINE:
+            msg = f"{contract.name} was exported with queue: null and takes all requests alike: leave priority out"
+            raise InputError(msg)
     if queue_timeout_s is not None:
         own.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))
     contents = tuple(zip(*items, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -80,6 +80,8 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
         evidence: The map of an evidence model; None for all others.
         reference: Levels and scores of the population that it was made for; None where
             nobody named inputs of it.
+        priorities: False where the server takes all requests alike, so that an urgent one is
+            refused; else it is not there.
         model_sha256: Hash of the trained model file.
         exporter_version: radserve version that wrote the model.
     """
@@ -99,6 +101,7 @@ class Contract(Struct, frozen=True, kw_only=True, dict=True):
     calibration: Calibration = Calibration()
     evidence: Evidence | None = None
     reference: Reference | None = None
+    priorities: Literal[False] | msgspec.UnsetType = msgspec.UNSET
     model_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     exporter_version: Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -196,6 +199,7 @@ def _later_than(schema: int, tree: dict[str, Any]) -> str | None:
         "field input.study": (3, "study" in described),
         "field input.resize.pixels": (3, "pixels" in described.get("resize", {})),
         "field reference": (4, "reference" in tree),
+        "field priorities": (4, "priorities" in tree),
         "field labels.category": (3, any("category" in label for label in tree.get("labels", ()))),
     }
     return next((what for what, (known, is_there) in since.items() if is_there and schema < known), None)

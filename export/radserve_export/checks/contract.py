@@ -83,6 +83,14 @@ def companion_problems(models: Mapping[str, ServedModel]) -> Iterator[tuple[str,
             yield f"{name}{SUFFIX}", (_line(maps), f"its evidence maps {message}")
 
 
+def has_priorities(model: ServedModel) -> bool:
+    """Whether a model has a contract by which callers may say how urgent they are."""
+    try:
+        return _contract(model).priorities is not False
+    except ContractError:
+        return False  # absent, or found elsewhere
+
+
 def _contract(model: ServedModel) -> Contract:
     if CONTRACT_PARAMETER not in model.config.parameters:
         msg = "the model has no contract"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radserve.contracts import CONTRACT_PARAMETER
+from radserve_export.checks.contract import has_priorities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def _priorities(name: str, model: ServedModel, models: Mapping[str, ServedModel]
     steps = {one: models[one] for one in sorted(names) if one in models and not models[one].is_ensemble}
     levels = {one: step.config.dynamic_batching.priority_levels for one, step in steps.items()}
     most = max(levels.values(), default=0)
-    if CONTRACT_PARAMETER in model.config.parameters and model.config.max_batch_size:
+    if model.config.max_batch_size and has_priorities(model):
         most = max(most, 1)
     for one, count in levels.items():
         if count < most:
