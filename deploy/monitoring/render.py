@@ -206,7 +206,6 @@ def dashboard() -> dict[str, Any]:
             "label": "Model",
             "type": "query",
             "datasource": source,
-            "definition": label,
             "query": {"query": label, "refId": "model"},
             "refresh": 2,
             "includeAll": True,
