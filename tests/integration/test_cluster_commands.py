@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shlex
 import signal
 import socket
@@ -28,14 +30,6 @@ if TYPE_CHECKING:
     Start = Callable[..., subprocess.Popen[str]]
 
 _RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
-_CLUSTER = """
-import typer
-from radserve.cli import _reporting
-from radserve_server.cluster_commands import cluster
-app = typer.Typer()
-app.command()(_reporting(cluster))
-app()
-"""
 _END_S = 60
 
 
@@ -51,7 +45,7 @@ def start(repository: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def run(*options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", _CLUSTER, str(repository), "--replicas", "1", "--port", "0", *options]
+        command = [*_RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0", *options]
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))  # noqa: S603 - ourselves
         return running[-1]
@@ -157,6 +151,31 @@ def test_prometheus_asks_all_parts(start: Start) -> None:
         return {one["metric"]["job"]: one["value"][1] for one in found}
 
     assert wait_until(lambda: up() == {"triton": "1", "envoy": "1"})
+
+
+def test_a_terminal_shows_what_each_replica_does_and_closing_it_ends_all(repository: Path) -> None:
+    mine, theirs = pty.openpty()
+    command = [*_RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        ["setsid", "--ctty", *command],  # noqa: S607 - of util-linux, on every Linux
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+    )
+    os.close(theirs)
+    try:
+        shown = b""
+        while b"healthy" not in shown:
+            shown += os.read(mine, 4096)
+        assert re.search(rb"1 +127\.0\.0\.1:\d+ +\d+ +\S*healthy\S* +\d+", shown)
+        os.close(mine)
+        process.wait(_END_S)
+        assert leftovers(process.pid) == []
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_port_in_use_is_one_line_before_anything_is_started(start: Start) -> None:
