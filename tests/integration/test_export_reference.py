@@ -105,6 +105,13 @@ def test_manifests_name_the_trained_model_and_its_accuracy() -> None:
         assert found.evaluation[spec.metric] >= spec.evaluation.minimum > 0
 
 
+def test_every_model_has_a_reference_and_the_one_with_evidence_maps_that_of_its_plain_one() -> None:
+    contracts = [_contract(path.parents[1] / "config.pbtxt") for path in latest_manifests(COMMITTED)]
+    found = {contract.name: contract.reference for contract in contracts}
+    assert all(reference is not None and reference.level is not None for reference in found.values())
+    assert found["chest_xray_evidence"] == found["chest_xray"]
+
+
 def test_the_committed_repository_has_no_findings_and_its_readme_is_current() -> None:
     assert check_repository(COMMITTED) == []
     assert (COMMITTED / SUMMARY_FILE).read_bytes() == summarise(COMMITTED)
