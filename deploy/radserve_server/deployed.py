@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from radserve_server.reach import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from radserve.options import ClientOptions
 
@@ -127,8 +129,8 @@ def _asked(deployment: _Deployment, client: Client, models: tuple[str, ...]) -> 
         yield _refused(deployment, error)
         return
     yield _version(deployment, metadata.version)
-    if "date" in headers:
-        yield _clock(deployment, headers["date"], before + taken_s / 2)
+    with suppress(KeyError, TypeError, ValueError):  # Triton itself tells no time
+        yield _clock(deployment, parsedate_to_datetime(headers["date"]), before + taken_s / 2)
     yield from (_closed(deployment, what, calls) for what, calls in _CLOSED.items())
     try:
         index = deployment.ask("RepositoryIndex", service_pb2.RepositoryIndexRequest())[0].models
@@ -178,8 +180,8 @@ def _version(deployment: _Deployment, version: str) -> Check:
     return deployment.check("Triton", Status.BROKEN, detail, fix)
 
 
-def _clock(deployment: _Deployment, date: str, here: float) -> Check:
-    skew_s = round(parsedate_to_datetime(date).timestamp() - here)
+def _clock(deployment: _Deployment, there: datetime, here: float) -> Check:
+    skew_s = round(there.timestamp() - here)
     if abs(skew_s) <= _SKEW_S:
         return deployment.check("clock", Status.OK, f"within {_SKEW_S:g} s of this machine's")
     which = "ahead of" if skew_s > 0 else "behind"
@@ -223,7 +225,11 @@ def _unloadable(deployment: _Deployment, index: Iterable[Any]) -> Iterator[Check
 
 def _public(deployment: _Deployment, names: list[str]) -> Iterator[str]:
     for name in names:
-        if CONTRACT_PARAMETER in _config(deployment, name).parameters:
+        try:
+            is_public = CONTRACT_PARAMETER in _config(deployment, name).parameters
+        except grpc.RpcError:
+            is_public = True  # whoever asks it next is told what is wrong
+        if is_public:
             yield name
 
 

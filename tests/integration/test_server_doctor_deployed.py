@@ -199,6 +199,14 @@ def test_what_the_rate_limit_hides_is_not_called_closed(behind: Behind, folder: 
     assert all("RESOURCE_EXHAUSTED" in check.detail for check in told)
 
 
+def test_a_question_that_fails_in_the_middle_ends_in_a_check(behind: Behind, folder: Path) -> None:
+    with behind(burst=8, requests_per_s=1) as gateway:
+        checks = examined(gateway.url, tls=tls(folder, "radserve-operator"))
+    refused = [check for name, check in checks.items() if name.startswith("model ") and check.status is Status.BROKEN]
+    assert refused
+    assert all(check.fix for check in refused)
+
+
 def test_an_unknown_name_is_told(folder: Path) -> None:
     check = examined("gateway.invalid:8443", tls=tls(folder, None))["connection"]
     assert "nobody knows this name" in check.detail
