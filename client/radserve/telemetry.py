@@ -1,4 +1,4 @@
-"""What radserve tells about its work: spans of OpenTelemetry and records of ``logging``; nothing of a patient.
+"""What radserve tells of its work: spans of OpenTelemetry, records of ``logging``, metrics; nothing of a patient.
 
 Only names of models, numbers and the types of errors are told: never a message,
 a path or a value that was read. OpenTelemetry is used where the application has
@@ -11,11 +11,13 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from radserve.contracts import Contract
 
 # What a caller asks for, then what is done for it.
 Work = Literal[
@@ -45,6 +47,32 @@ def one_line(text: str) -> str:
 def is_told() -> bool:
     """Whether anybody listens."""
     return "opentelemetry.trace" in sys.modules or _log.isEnabledFor(logging.DEBUG)
+
+
+class Watcher(Protocol):
+    """Is told what is done in this process: see ``radserve.metrics``."""
+
+    def asked(self, model: str, outcome: str, seconds: float) -> None:
+        """A call ended, with ``ok`` or an error's class."""
+
+    def prepared(self, model: str, seconds: float) -> None:
+        """An input was prepared, or could not be."""
+
+    def answered(self, contract: Contract, levels: Iterable[float], scores: Iterable[Mapping[str, float]]) -> None:
+        """An input of these levels was answered, each image of it with a probability for each label."""
+
+
+_watchers: list[Watcher] = []
+
+
+def watch(watcher: Watcher | None) -> None:
+    """Tell somebody from now on what is done; None tells nobody."""
+    _watchers[:] = [] if watcher is None else [watcher]
+
+
+def watcher() -> Watcher | None:
+    """Who is told."""
+    return _watchers[0] if _watchers else None
 
 
 def traceparent() -> tuple[tuple[str, str], ...]:
@@ -132,3 +160,14 @@ class span:  # noqa: N801 - read as a verb: with span("read")
             told = " ".join(f"{name.partition('.')[2]}={value}" for name, value in self._attributes.items())
             taken_ms = (time.perf_counter() - self._begin) * 1e3
             _log.debug("%s %s: %s after %.1f ms", self._work, told, outcome, taken_ms)
+
+
+class request(span):  # noqa: N801 - read as a verb
+    """As ``span``, of what an application asks of a model: who watches is told of it, too."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._model is not None and (told := watcher()) is not None:
+            told.asked(self._model, "ok" if kind is None else kind.__name__, time.perf_counter() - self._begin)

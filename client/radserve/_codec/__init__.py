@@ -19,6 +19,7 @@ from radserve._codec._flows import (
     wait_flow,
 )
 from radserve._codec._item import Item
+from radserve._codec._observed import preparing
 from radserve._codec._prepare import Prepared, Source, batches, canary, check_arrays, prepare
 from radserve._codec._results import Prediction, combine, result_type, sdk_version, to_result
 from radserve._codec._statistics import Statistics, statistics_flow
@@ -64,6 +65,7 @@ __all__ = [
     "predict_flow",
     "prepare",
     "prepare_step",
+    "preparing",
     "read_contract",
     "result_type",
     "sdk_version",

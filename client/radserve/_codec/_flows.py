@@ -13,6 +13,7 @@ import numpy as np
 from radserve._codec._asked import asked, inferred, public_contract, told_contract
 from radserve._codec._call import ContractCell
 from radserve._codec._flow import Flow, ListModels, Prepare, Record, Sleep
+from radserve._codec._observed import observe, preparing
 from radserve._codec._prepare import batches, canary, check_arrays, prepare
 from radserve._codec._results import combine, result_type
 from radserve._codec._wire import utf8
@@ -52,7 +53,8 @@ _log = logging.getLogger("radserve")
 
 def prepare_step(step: Prepare) -> Prepared:
     """Carry out a Prepare."""
-    return prepare(step.contract, step.source, frame=step.frame, burned_in=step.burned_in)
+    with preparing(step):
+        return prepare(step.contract, step.source, frame=step.frame, burned_in=step.burned_in)
 
 
 def is_prepared_at_once(step: Prepare) -> bool:
@@ -86,7 +88,9 @@ def predict_flow(
         answers = []
         for arrays in batches(prepared, contract.max_batch_size):
             answers.append((yield from inferred(contract, arrays, call, endpoints, coalescer)))  # noqa: PERF401 - no comprehension yields
-        return combine(contract, prepared, answers)
+        result = combine(contract, prepared, answers)
+        observe(contract, prepared, result)
+        return result
 
     flow = _by_current_contract(cell, attempt, call)
     return (yield from flow if call.audit is None else _audited("predict", cell, call, call.audit, flow, made=made))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, cast
 
+from radserve._codec import preparing
 from radserve._workers._messages import OUT_OF_MEMORY, AnswerError, pack_request, receive_answer, send, too_large
 from radserve.errors import DecodeError, InputError, RadserveError
 
@@ -198,8 +199,10 @@ class _Child:
             return InputError(msg)
         self._due = time.monotonic() + self._limit_s
         try:
-            send(self._requests, request)
-            if (answer := receive_answer(self._answers, self._memory_limit_bytes)) is not None:
+            with preparing(step):
+                send(self._requests, request)
+                answer = receive_answer(self._answers, self._memory_limit_bytes)
+            if answer is not None:
                 return answer
         except (OSError, EOFError):
             with suppress(subprocess.TimeoutExpired):  # it may have closed the pipe instead of dying

@@ -20,7 +20,7 @@ from radserve._codec import (
 from radserve._transport import AsyncTransport
 from radserve.aio._meeting import Meeting
 from radserve.errors import RadserveError, ServerError
-from radserve.telemetry import span
+from radserve.telemetry import request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,7 +109,7 @@ class AsyncSession:
 
     async def run(self, flow: Flow[T], prepare: Preparing = prepare_in_thread, *, model: str | None = None) -> T:
         """Carry out a flow; ``model`` is what it asks, if it asks one."""
-        with span(work_of(flow), model=model):
+        with request(work_of(flow), model=model):
             return await run_async(flow, self.transport, prepare, self._meeting)
 
     async def _attempt(self, ask: Ask) -> Reply:

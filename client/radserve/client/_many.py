@@ -15,7 +15,7 @@ from radserve.client._session import run
 from radserve.contracts import TextInput
 from radserve.errors import ClientClosedError, RadserveError
 from radserve.results import Rejection
-from radserve.telemetry import span
+from radserve.telemetry import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +69,7 @@ def predict_many(
                 return preparing(step)
 
         try:
-            with span("predict", model=cell.contract.name):
+            with request("predict", model=cell.contract.name):
                 return run(predict_flow(cell, source, call, coalescer), transport, prepare, meeting)
         except ClientClosedError:
             raise

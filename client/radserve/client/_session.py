@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from radserve._codec import Ask, Calls, Join, Prepare, Sleep, prepare_step, told, work_of
 from radserve._transport import SyncTransport
 from radserve.errors import RadserveError, ServerError
-from radserve.telemetry import span
+from radserve.telemetry import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Session:
         self, flow: Flow[T], prepare: Callable[[Prepare], Prepared] = prepare_step, *, model: str | None = None
     ) -> T:
         """Carry out a flow; ``model`` is what it asks, if it asks one."""
-        with span(work_of(flow), model=model):
+        with request(work_of(flow), model=model):
             return run(flow, self.transport, prepare)
 
     def close(self) -> None:
