@@ -45,6 +45,9 @@ def gateway(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Send spans to this OpenTelemetry collector, by OTLP over gRPC."),
     ] = None,
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="In flight at the replicas together; more are refused at once.")
+    ] = 1024,
     max_request_mib: Annotated[int, typer.Option(min=1, help="Largest message.")] = 64,
 ) -> None:
     """Write Envoy's configuration for deploy/compose.yaml or deploy/kubernetes.
@@ -66,6 +69,7 @@ def gateway(
         operators=tuple(operator or made.operators),
         requests_per_s=requests_per_s,
         burst=2 * requests_per_s,
+        max_requests=max_requests,
         max_request_bytes=max_request_mib * 2**20,
         collector=_address(collector) if collector else None,
     )

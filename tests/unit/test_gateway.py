@@ -76,6 +76,20 @@ def test_the_command_writes_what_is_committed(tmp_path: Path) -> None:
     assert all((tmp_path / path.name).read_text() == path.read_text() for path in folder.iterdir())
 
 
+def test_the_command_bounds_what_is_let_in(tmp_path: Path) -> None:
+    from typer import Typer  # noqa: PLC0415 - for this test
+
+    from radserve_server.gateway_commands import gateway  # noqa: PLC0415 - likewise
+
+    app = Typer()
+    app.command()(gateway)
+    arguments = ["compose", "--output", str(tmp_path), "--repository", str(ROOT / "model_repository")]
+    assert CliRunner().invoke(app, [*arguments, "--max-requests", "7"]).exit_code == 0
+    clusters = yaml.safe_load((tmp_path / "envoy.yaml").read_text())["static_resources"]["clusters"]
+    (triton,) = (cluster for cluster in clusters if cluster["name"] == "triton")
+    assert triton["circuit_breakers"]["thresholds"][0]["max_requests"] == 7
+
+
 def _manager(canary: Canary, **settings: Any) -> dict[str, Any]:
     rendered = yaml.safe_load(render(replace(compose(canary), **settings))["envoy.yaml"])
     manager: dict[str, Any] = rendered["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
