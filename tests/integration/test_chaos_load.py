@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from support.memory import resident_bytes
-from support.overload import in_turn, when_due, write_slow
+from support.overload import QUEUES, in_turn, when_due, write_slow
 
 from radserve import AsyncClient
 from radserve.options import ClientOptions
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from radserve import AsyncModel
 
 _REPLICAS = 2
-_IN_FLIGHT = 16  # of which the replicas work on two
+_CALLERS = 16
+_IN_FLIGHT = 64
 _TURNS = 3
 _MEASURED_S = 4.0
 _BURST_S = 6.0
@@ -46,9 +47,9 @@ class _Turn(NamedTuple):
 
 
 async def _turn(model: AsyncModel, seed: int) -> _Turn:
-    saturation = (await in_turn(model, _IN_FLIGHT // 2, _MEASURED_S)).rate()
+    saturation = (await in_turn(model, _CALLERS, _MEASURED_S)).rate()
     burst = await when_due(model, 3 * saturation, _BURST_S, timeout_s=20, seed=seed)
-    after = await in_turn(model, _IN_FLIGHT // 2, _MEASURED_S)
+    after = await in_turn(model, _CALLERS, _MEASURED_S)
     ends = (_WINDOW_S * number for number in count(1))
     recovery_s = next(end for end in ends if after.rate(end - _WINDOW_S, end) >= 0.9 * saturation)
     return _Turn(saturation, burst, recovery_s, after.rate())
@@ -61,17 +62,18 @@ def _memory(cluster: Cluster) -> int:
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize("queue", QUEUES)
 def test_goodput_stays_the_rest_is_refused_at_once_and_afterwards_all_is_as_before(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, record_property: Callable[[str, object], None], queue: str
 ) -> None:
-    write_slow(tmp_path)
+    write_slow(tmp_path, queue)
     bounds = {"requests_per_s": 10**6, "burst": 10**6, "max_requests": _IN_FLIGHT}
 
     async def turns(cluster: Cluster) -> list[_Turn]:
         options = ClientOptions(endpoints=(cluster.url,), tls=cluster.tls)
         async with AsyncClient(options=options) as client:
             model = await client.model("slow")
-            await in_turn(model, _IN_FLIGHT // 2, 1)
+            await in_turn(model, _CALLERS, 1)
             return [await _turn(model, seed) for seed in range(_TURNS)]
 
     with Cluster(tmp_path, replicas=_REPLICAS, gateway=bounds) as cluster:

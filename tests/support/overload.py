@@ -30,13 +30,28 @@ class TritonPythonModel:
 """
 
 
-def write_slow(repository: Path) -> None:
-    """Write the model ``slow``: one request at a time; the others wait in a queue that nothing bounds."""
+_BATCHING = {
+    "priorities": "dynamic_batching { priority_levels: 3 default_priority_level: 3 default_queue_policy {"
+    " timeout_action: REJECT default_timeout_microseconds: 30000000 allow_timeout_override: true max_queue_size: 1024"
+    " } }",
+    "plain": "dynamic_batching { }",
+}
+QUEUES = tuple(_BATCHING)
+_BATCH = 16
+
+
+def write_slow(repository: Path, queue: str) -> None:
+    """Write the model ``slow``, of two instances, with a queue as by default, or that of ``queue: null``."""
     step = repository / "slow_step"
-    write_config(step, ADD_ONE_INPUTS, ADD_ONE_OUTPUTS, backend="python", max_batch_size=1)
+    tensors = (ADD_ONE_INPUTS, ADD_ONE_OUTPUTS)
+    write_config(step, *tensors, backend="python", max_batch_size=_BATCH, instances=2)
+    config = step / "config.pbtxt"
+    config.write_text(
+        config.read_text().replace("dynamic_batching { max_queue_delay_microseconds: 0 }", _BATCHING[queue])
+    )
     (step / "1").mkdir()
     (step / "1" / "model.py").write_text(_STEP)
-    write_public(repository, "slow", step.name, ADD_ONE_INPUTS, ADD_ONE_OUTPUTS, max_batch_size=1)
+    write_public(repository, "slow", step.name, *tensors, max_batch_size=_BATCH)
 
 
 @dataclass
