@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 import yaml
 from bench.bench_many import large  # noqa: F401 - a fixture
 from bench.limit import bare
+from bench.queues import repository_of
 from bench.report import machine, table, write_section
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import shared_memory, triton_to_np_dtype
@@ -174,7 +175,11 @@ def test_the_servers_share_of_bare_onnx_runtime(
     graph = large.repository / "densenet_pipeline" / "1" / "model.onnx"
     ways = {"bare ONNX Runtime, 2 sessions of 1 thread, 1 a run": bare(graph, 1, SECONDS)}
     ways["gRPC, 4 in flight, 1 a request"] = way(large.grpc_url, heavy, 1, 4, tmp_path)
-    rows += _rows("`densenet`", interleaved(ways))
+    plain = repository_of(large.repository, "densenet", tmp_path / "models", has_queue=False)
+    with EmbeddedServer(plain, verify=False) as server:
+        (tmp_path / "plain").mkdir()
+        ways["gRPC, 4 in flight, 1 a request, `queue: null`"] = way(server.grpc_url, heavy, 1, 4, tmp_path / "plain")
+        rows += _rows("`densenet`", interleaved(ways))
     lines = [
         f"{machine()} Inputs a second through the public model; {ROUNDS} turns of {SECONDS:g} s for each way, medians.",
         "The client, one process on the server's own cores, sends a request written out beforehand, and parses no",
