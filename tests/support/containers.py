@@ -38,19 +38,23 @@ class Container:
 
 
 @contextmanager
-def entry_point(repository: Path, secrets: Path, *under: str) -> Iterator[Container]:
+def entry_point(repository: Path, secrets: Path, *under: str, traces: str = "") -> Iterator[Container]:
     """Run the entry point with the embedded Triton, as the image does with NVIDIA's.
 
     Args:
         repository: What it serves.
         secrets: As ``write_secrets`` makes them.
         under: The begin of a command that runs it.
+        traces: Where its spans go.
     """
     runtime, installed = Runtime(), find_triton()
     backends = runtime.prepare(installed)
     ports = [free_port() for _ in range(3)]
     own = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     environment = installed.environment() | {"RADSERVE_MODELS": str(repository), "RADSERVE_SECRETS": str(secrets)}
+    if traces:
+        environment["RADSERVE_TRACES"] = traces
+        own += ["--trace-config", "opentelemetry,bsp_schedule_delay=100"]
     environment["PATH"] += f":{installed.binary.parent}"
     grpc, http, metrics = (f"127.0.0.1:{port}" for port in ports)
     running = Container(grpc, http, metrics, secrets)
