@@ -63,7 +63,7 @@ _GARBAGE = {
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("garbage", _GARBAGE)
 def test_garbage_ends_the_connection(gateway: RunningEnvoy, folder: Path, garbage: str, *, encrypted: bool) -> None:
-    with Bystanders(gateway, folder) as bystanders:
+    with Bystanders(gateway.url, folder) as bystanders:
         opened = connected(gateway.url, folder) if encrypted else unencrypted(gateway.url)
         with opened as connection:
             connection.sendall(_GARBAGE[garbage])
@@ -83,7 +83,7 @@ def test_who_speaks_another_protocol_is_not_served(gateway: RunningEnvoy, folder
 def test_who_comes_again_and_again_without_a_valid_certificate_is_not_served(
     gateway: RunningEnvoy, folder: Path, name: str | None
 ) -> None:
-    with Bystanders(gateway, folder) as bystanders:
+    with Bystanders(gateway.url, folder) as bystanders:
         for _ in range(30):
             with connected(gateway.url, folder, name) as connection:
                 assert is_closed(connection)
@@ -91,7 +91,7 @@ def test_who_comes_again_and_again_without_a_valid_certificate_is_not_served(
 
 
 def test_who_asks_again_and_again_for_what_nobody_may_is_not_felt(gateway: RunningEnvoy, folder: Path) -> None:
-    with Bystanders(gateway, folder) as bystanders, _channel(gateway, folder) as channel:
+    with Bystanders(gateway.url, folder) as bystanders, _channel(gateway, folder) as channel:
         load = channel.unary_unary(f"{_SERVICE}/RepositoryModelUnload", bytes, bytes)
         for _ in range(50):
             with pytest.raises(grpc.RpcError) as refused:
@@ -102,7 +102,7 @@ def test_who_asks_again_and_again_for_what_nobody_may_is_not_felt(gateway: Runni
 
 @pytest.mark.parametrize("kind", ["pings", "settings", "resets", "continuations", "nothings"])
 def test_a_flood_of_frames_ends_the_connection(gateway: RunningEnvoy, folder: Path, kind: str) -> None:
-    with Bystanders(gateway, folder) as bystanders:
+    with Bystanders(gateway.url, folder) as bystanders:
         with connected(gateway.url, folder) as connection, pytest.raises(OSError, match=r"EOF|reset|pipe|closed"):
             _drown(connection, kind)
         bystanders.see()
@@ -110,7 +110,7 @@ def test_a_flood_of_frames_ends_the_connection(gateway: RunningEnvoy, folder: Pa
 
 def test_a_message_of_a_gib_is_refused_before_it_is_held(gateway: RunningEnvoy, folder: Path) -> None:
     before, refused = peak_mib(gateway), of_clients(gateway, "downstream_rq_too_large")
-    with Bystanders(gateway, folder) as bystanders, connected(gateway.url, folder) as connection:
+    with Bystanders(gateway.url, folder) as bystanders, connected(gateway.url, folder) as connection:
         calls = Calls(connection)
         calls.begin(1)
         limit = Gateway.max_request_bytes
@@ -134,7 +134,7 @@ def test_who_sends_many_large_messages_loses_them_and_nobody_else_any(
                 for stream in streams:
                     calls.send(stream, 2 * _MIB)
 
-    with behind() as gateway, Bystanders(gateway, folder) as bystanders:
+    with behind() as gateway, Bystanders(gateway.url, folder) as bystanders:
         with ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(send_on, gateway.url) for _ in range(4)]:
                 done.result(120)
@@ -162,7 +162,7 @@ def test_slow_clients_are_let_go_and_nobody_else_waits(
     behind: Callable[..., AbstractContextManager[RunningEnvoy]], folder: Path
 ) -> None:
     each = 40
-    with behind() as gateway, Bystanders(gateway, folder) as bystanders, ExitStack() as stack:
+    with behind() as gateway, Bystanders(gateway.url, folder) as bystanders, ExitStack() as stack:
         own = of_clients(gateway, "downstream_cx_active")
         slow: dict[str, list[socket.socket]] = {
             kind: [stack.enter_context(connected(gateway.url, folder)) for _ in range(each)] for kind in _SLOW
@@ -239,7 +239,7 @@ _WRONG = {
 @pytest.mark.parametrize("what", _WRONG)
 def test_what_is_wrong_is_refused_again_and_again(gateway: RunningEnvoy, folder: Path, what: str) -> None:
     request, code = _WRONG[what]
-    with Bystanders(gateway, folder) as bystanders, _channel(gateway, folder) as channel:
+    with Bystanders(gateway.url, folder) as bystanders, _channel(gateway, folder) as channel:
         infer = channel.unary_unary(INFER, bytes, bytes)
         for _ in range(50):
             with pytest.raises(grpc.RpcError) as refused:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from support.envoys import RunningEnvoy
     from typing_extensions import Self
 
 
@@ -26,7 +25,7 @@ class Bystanders:
     """Threads that ask ``echo`` again and again; leaving the context raises what one of them met.
 
     Args:
-        gateway: Which they ask.
+        url: Of the gateway.
         folder: With their certificate.
         count: How many.
         timeout_s: How long an answer may take.
@@ -36,11 +35,11 @@ class Bystanders:
         slowest_s: Of them.
     """
 
-    def __init__(self, gateway: RunningEnvoy, folder: Path, *, count: int = 2, timeout_s: float = 10) -> None:
+    def __init__(self, url: str, folder: Path, *, count: int = 2, timeout_s: float = 10) -> None:
         self.answered = 0
         self.slowest_s = 0.0
         self._stop, self._lock = threading.Event(), threading.Lock()
-        self._client = Client(gateway.url, tls=tls(folder, "another"), timeout_s=timeout_s)
+        self._client = Client(url, tls=tls(folder, "another"), timeout_s=timeout_s)
         self._pool = ThreadPoolExecutor(count)
         self._running: list[Future[None]] = [self._pool.submit(self._ask_on, first) for first in range(count)]
 

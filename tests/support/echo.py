@@ -28,9 +28,9 @@ class TritonPythonModel:
 """
 
 
-def write_echo(repository: Path) -> None:
-    """Write the model ``echo``: of an input of any length, the first four numbers plus one."""
-    write_python(repository, "echo", _ECHO, [("X", "FP32", (-1,))], [("Y", "FP32", (-1,))])
+def write_echo(repository: Path, name: str = "echo") -> None:
+    """Write a model: of an input of any length, the first four numbers plus one."""
+    write_python(repository, name, _ECHO, [("X", "FP32", (-1,))], [("Y", "FP32", (-1,))])
 
 
 def write_models(repository: Path) -> None:

@@ -39,6 +39,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._flowing = threading.Event()
         self._flowing.set()
+        self._lost: list[threading.Event] = []
         self._lock = threading.Lock()
         self.reset_after: int | None = None
         self.connections = 0
@@ -51,7 +52,8 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.resume()
+        for flowing in (*self._lost, self._flowing):
+            flowing.set()
         self.cut()
         for thread in self._threads:
             thread.join(10)
@@ -71,6 +73,13 @@ class Proxy:
 
     def resume(self) -> None:
         """Let go what ``stall`` held back."""
+        self._flowing.set()
+
+    def lose(self) -> None:
+        """Hold back for good what the connections of now carry, without a word to anybody; new ones are whole."""
+        self._flowing.clear()
+        self._lost.append(self._flowing)
+        self._flowing = threading.Event()
         self._flowing.set()
 
     def reset(self) -> None:
@@ -114,13 +123,20 @@ class Proxy:
                 with self._lock:
                     self.connections += 1
                     self._pairs.append((client, server))
-                self._start(self._pump, client, server, True)  # noqa: FBT003 - the direction
-                self._start(self._pump, server, client, False)  # noqa: FBT003 - the direction
+                flowing = self._flowing
+                self._start(self._pump, client, server, flowing, True)  # noqa: FBT003 - the direction
+                self._start(self._pump, server, client, flowing, False)  # noqa: FBT003 - the direction
 
-    def _pump(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:  # noqa: FBT001
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        flowing: threading.Event,
+        to_server: bool,  # noqa: FBT001
+    ) -> None:
         with suppress(OSError):  # closed by the other direction, or by the test
             while piece := source.recv(_PIECE):
-                self._flowing.wait()
+                flowing.wait()
                 if to_server and self._is_enough(piece):
                     self.reset()
                     return

@@ -68,6 +68,8 @@ def channel_options(options: ClientOptions) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", round(1000 * options.keepalive_s)),
         ("grpc.keepalive_timeout_ms", 20_000),
+        # The same for the pings that measure the network: while one of them is unanswered, no other is sent.
+        ("grpc.http2.ping_timeout_ms", 30_000),
         # Else only two pings are sent while a call waits for its answer.
         ("grpc.http2.max_pings_without_data", 0),
         # A server that comes back is found within 2 s; gRPC's own limit is 2 minutes.
