@@ -40,7 +40,7 @@ _FULL = "No space left on device"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    with small_disk(tmp_path / "disk", 2**20) as small:
+    with small_disk(tmp_path / "disk", 2**24) as small:
         yield small
 
 
@@ -68,11 +68,16 @@ def _all(disk: Disk) -> dict[str, bytes]:
     return contents(disk.path)
 
 
+@pytest.mark.parametrize("others", [0, pytest.param(120, marks=pytest.mark.full)])
 def test_wherever_the_disk_ends_while_publishing_the_version_before_stays(
-    disk: Disk, tmp_path: Path, use_network: Callable[[Network], None]
+    disk: Disk, tmp_path: Path, use_network: Callable[[Network], None], others: int
 ) -> None:
-    models, spec = disk.path / "models", write_spec(tmp_path, image_spec())
+    """Beside many others, the summary takes more than what a replaced configuration leaves."""
+    models = disk.path / "models"
     use_network(dense_network())
+    for number in range(others):
+        pipeline.export(write_spec(tmp_path, image_spec(name=f"other_{number}")), models)
+    spec = write_spec(tmp_path, image_spec())
     pipeline.export(spec, models)
     use_network(dense_network(seed=1))
     before, refused = _all(disk), 0
