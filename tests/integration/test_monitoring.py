@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import prometheus_client
 import pytest
 import yaml
+from msgspec.structs import replace
+from radserve.metrics import register
+from support.classifiers import image_contract, write_classifier
 from support.deployment import DEPLOY
 from support.echo import furnished
 from support.envoys import envoy, place, tls
@@ -19,7 +22,8 @@ from support.prometheuses import Prometheus, selectors
 from support.servers import free_port, raw_server, wait_until
 
 from monitoring import render
-from radserve import Client, RadserveError, ServerOverloadedError
+from radserve import Client, InputError, RadserveError, ServerOverloadedError
+from radserve.contracts import Distribution, Reference
 from radserve_server.gateway import canary_of
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ _RULES = [
     for rule in group["rules"]
 ]
 _TARGETS = [target for panel in render.dashboard()["panels"] for target in panel.get("targets", ())]
+_HALVES = Distribution(edges=(0.5,), shares=(0.5, 0.5))
+_REFERENCE = Reference(n=200, level=_HALVES, scores=(_HALVES, _HALVES))
 _NOBODY = 'ALERTS{alertname="RadserveNoReplicaHealthy"}'
 _NO_GPU = "Triton's docs/user_guide/metrics.md, GPU Metrics: there is no GPU here"
 _NO_CLUSTER = "kube-state-metrics' docs/metrics/workload/deployment-metrics.md: there is no Kubernetes here"
@@ -66,6 +72,10 @@ def _ask_everything(gateway: RunningEnvoy, folder: Path) -> None:
     """One answer of each code that the gateway counts."""
     with Client(gateway.url, tls=tls(folder, "client")) as client:
         echo, faulty = client.model("echo"), client.model("faulty")
+        brightness = client.model("brightness")
+        for image in (np.arange(64, dtype=np.int16).reshape(8, 8), np.zeros((8, 8), np.int16)):
+            with suppress(InputError):
+                brightness.predict(image)
         for _ in range(5):
             echo.infer({"X": np.zeros((1, 4), np.float32)})
         for asked in (x(error=1), x(raises=1)):
@@ -85,36 +95,20 @@ def _ask_everything(gateway: RunningEnvoy, folder: Path) -> None:
             echo.infer({"X": np.zeros((1, 4), np.float32)}, timeout_s=0.5)
 
 
-def _tell_metrics() -> tuple[str, Any]:
-    """An application's page of metrics as the SDK writes them; its address, and what ends it."""
+@contextmanager
+def _told_metrics() -> Iterator[str]:
+    """This process's page of the SDK's metrics; yields its address."""
     registry = prometheus_client.CollectorRegistry()
-
-    def made(kind: Any, name: str, *labels: str, **options: Any) -> Any:
-        return kind(f"radserve_{name}", name, labels, registry=registry, **options)
-
-    model = {"model": "echo"}
-    calls = made(prometheus_client.Counter, "requests", "model", "outcome")
-    for outcome in ("ok", "DecodeError"):
-        calls.labels("echo", outcome).inc()
-    for name in ("request_seconds", "prepare_seconds"):
-        made(prometheus_client.Histogram, name, "model").labels(**model).observe(0.1)
-    edges, labels = (0.25, 0.5), {"input_level": {**model, "version": "1"}}
-    labels["score"] = {**labels["input_level"], "label": "pneumonia"}
-    for name, own in labels.items():
-        histogram = made(prometheus_client.Histogram, name, *own, buckets=edges)
-        histogram.labels(**own).observe(0.3)
-        gauge = made(prometheus_client.Gauge, f"{name}_reference", *own, "le")
-        for le in ("0.25", "0.5", "+Inf"):
-            gauge.labels(**own, le=le).set(0.5)
+    observed = register(registry)
     port = free_port()
     server, thread = prometheus_client.start_http_server(port, "127.0.0.1", registry)
-
-    def end() -> None:
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
         server.shutdown()
         server.server_close()
         thread.join()
-
-    return f"127.0.0.1:{port}", end
+        observed.unregister()
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +117,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     if not shutil.which("prometheus"):
         pytest.skip("prometheus is not installed: apt-get install prometheus")
     folder = furnished(tmp_path_factory.mktemp("monitoring"))
+    write_classifier(folder / "models", replace(image_contract(), reference=_REFERENCE))
     place(folder, "client", "upstream")
     grpc, metrics = free_port(), free_port()
     arguments = [f"--grpc-port={grpc}", "--grpc-use-ssl-mutual=true", f"--grpc-root-cert={folder}/ca.pem"]
     arguments += [f"--grpc-server-cert={folder}/replica.pem", f"--grpc-server-key={folder}/replica.key"]
     arguments += ["--allow-metrics=true", "--metrics-address=127.0.0.1", f"--metrics-port={metrics}"]
     with ExitStack() as stack:
-        sdk, end = _tell_metrics()
-        stack.callback(end)
+        sdk = stack.enter_context(_told_metrics())
         settings: dict[str, Any] = {"upstream_certificates": str(folder / "upstream"), "healthy": 0}
         settings |= {"requests_per_s": 50, "burst": 50}
         canary = canary_of(folder / "models", "echo")
