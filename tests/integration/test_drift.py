@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from support.drift import SHIFTS, distance
+from prometheus_client import CollectorRegistry
+from radserve.metrics import register
+from support.drift import SHIFTS, told_distance
 
-from radserve import Classification, Client, Rejection
-from radserve.preprocess import level
+from radserve import Client, Rejection
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:
@@ -53,21 +54,18 @@ def bound(alert: str) -> float:
 
 
 def distances(model: Model, sources: Sequence[Source]) -> dict[str, float]:
-    """Of the inputs' levels, and of each label's scores."""
-    contract = model.contract
-    reference, described = contract.reference, contract.input
+    """Of the inputs' levels, and of each label's scores, as the SDK's metrics tell them."""
+    reference, registry = model.contract.reference, CollectorRegistry()
     assert reference is not None
-    assert reference.level is not None
-    assert described is not None
-    (name,) = (tensor.name for tensor in contract.inputs)
-    answers = list(zip(sources, model.predict_many(sources), strict=True))
-    answered = [(source, answer) for source, answer in answers if not isinstance(answer, Rejection)]
-    assert len(answered) >= FEWEST_ANSWERED
-    levels = [level(model.prepare(source)[name], described) for source, _ in answered]
-    found = {"level": distance(reference.level, levels)}
-    for label, expected in zip(contract.labels, reference.scores, strict=False):  # those of a segmentation have none
-        results = [answer for _, answer in answered if isinstance(answer, Classification)]
-        found[label.name] = distance(expected, [result[label.name].probability for result in results])
+    metrics = register(registry)
+    try:
+        answers = list(model.predict_many(sources))
+        found = {"level": told_distance(registry, "radserve_input_level")}
+        for label, _ in zip(model.contract.labels, reference.scores, strict=False):  # those of a segmentation have none
+            found[label.name] = told_distance(registry, "radserve_score", label=label.name)
+    finally:
+        metrics.unregister()
+    assert sum(not isinstance(answer, Rejection) for answer in answers) >= FEWEST_ANSWERED
     return found
 
 

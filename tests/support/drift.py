@@ -9,18 +9,22 @@ import numpy as np
 import pydicom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from radserve.contracts import Distribution
+    from prometheus_client import CollectorRegistry
 
 Source = bytes | str
 
 
-def distance(reference: Distribution, values: Sequence[float]) -> float:
-    """Kolmogorov-Smirnov distance, seen at the edges of the bins as the alert sees it."""
-    expected = np.cumsum(reference.shares)[:-1]
-    observed = [np.mean(np.asarray(values) <= edge) for edge in reference.edges]
-    return float(np.abs(expected - observed).max())
+def told_distance(registry: CollectorRegistry, histogram: str, **labels: str) -> float:
+    """Kolmogorov-Smirnov distance of what was observed and the reference beside it, as the alert computes it."""
+    found: dict[tuple[str, str], float] = {}
+    for sample in (sample for metric in registry.collect() for sample in metric.samples):
+        if labels.items() <= sample.labels.items():
+            found[sample.name, sample.labels.get("le", "")] = sample.value
+    count = found[f"{histogram}_count", ""]
+    edges = [le for name, le in found if name == f"{histogram}_bucket"]
+    return max(abs(found[f"{histogram}_bucket", le] / count - found[f"{histogram}_reference", le]) for le in edges)
 
 
 def _changed(change: Callable[[Any], None]) -> Callable[[Source], Source]:
