@@ -18,7 +18,7 @@ _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`((?:, (?:test-full|test|chaos))+)")
 _PLACES = {"full": "test-full", "chaos": "chaos"}
 
 
-class Test(NamedTuple):
+class Named(NamedTuple):
     """A test as the table names it.
 
     Attributes:
@@ -30,8 +30,6 @@ class Test(NamedTuple):
     path: str
     name: str
     where: frozenset[str]
-
-    __test__ = False
 
 
 class Row(NamedTuple):
@@ -47,7 +45,7 @@ class Row(NamedTuple):
     number: int
     fault: str
     seen: str
-    tests: list[Test]
+    tests: list[Named]
 
 
 def read(text: str) -> list[Row]:
@@ -62,10 +60,10 @@ def read(text: str) -> list[Row]:
     return rows
 
 
-def named(text: str) -> list[Test]:
+def named(text: str) -> list[Named]:
     """All tests that a text names, in tables or elsewhere."""
     found = (match.groups() for match in _TEST.finditer(text))
-    return [Test(path, name, frozenset(where.removeprefix(", ").split(", "))) for path, name, where in found]
+    return [Named(path, name, frozenset(where.removeprefix(", ").split(", "))) for path, name, where in found]
 
 
 @cache
@@ -108,7 +106,7 @@ def test_no_fault_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("test", dict.fromkeys(named(_TEXT)), ids=lambda test: f"{test.path}::{test.name}")
-def test_every_test_is_there_and_runs_where_the_table_says(test: Test) -> None:
+def test_every_test_is_there_and_runs_where_the_table_says(test: Named) -> None:
     file = ROOT / "tests" / test.path
     assert file.is_file()
     assert test.name in _functions(file)
