@@ -49,6 +49,7 @@ def entry_point(repository: Path, secrets: Path, *under: str, traces: str = "") 
     """
     runtime, installed = Runtime(), find_triton()
     backends = runtime.prepare(installed)
+    regions = f"--backend-config=python,shm-region-prefix-name={runtime.shared_memory_prefix}"  # removed with the rest
     ports = [free_port() for _ in range(3)]
     own = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     environment = installed.environment() | {"RADSERVE_MODELS": str(repository), "RADSERVE_SECRETS": str(secrets)}
@@ -60,7 +61,7 @@ def entry_point(repository: Path, secrets: Path, *under: str, traces: str = "") 
     running = Container(grpc, http, metrics, secrets)
     with (secrets / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - this project's
-            [*under, str(DEPLOY / "docker" / "entrypoint"), f"--backend-directory={backends}", *own],
+            [*under, str(DEPLOY / "docker" / "entrypoint"), f"--backend-directory={backends}", regions, *own],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
