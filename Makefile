@@ -63,7 +63,7 @@ test-full: .venv-dev/.dev system-packages lint ## The same and what takes longer
 
 .PHONY: chaos
 chaos: .venv-dev/.dev system-packages ## Provoke the faults that take minutes
-	@.venv-dev/bin/python -m pytest -m chaos --timeout 1800 -rs
+	@.venv-dev/bin/python -m pytest -m chaos --timeout 1800 -rsP
 
 .PHONY: train
 train: .venv-dev/.dev ## Train the reference models from nothing

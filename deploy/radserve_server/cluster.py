@@ -224,7 +224,7 @@ class Cluster:
 
     def _start_prometheus(self) -> None:
         (port,) = choose_ports(_LOOPBACK, 0)
-        targets = {"triton": [one.metrics_url for one in self.servers], "envoy": [self.metrics_url]}
+        targets = {"radserve-triton": [one.metrics_url for one in self.servers], "radserve-envoy": [self.metrics_url]}
         self.prometheus = Prometheus(Path(f"{self.folder}_prometheus"), port, targets)
         self.prometheus.start()
         self._keep(self.prometheus)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _PERIOD = "2s"
 _READY_S = 20.0
 _POLL_S = 0.05
-_JOBS = {"triton": "/metrics", "envoy": "/stats/prometheus"}
+# As deploy/monitoring calls them: its rules and its dashboard fit a cluster on one machine, too.
+_JOBS = {"radserve-triton": "/metrics", "radserve-envoy": "/stats/prometheus"}
 
 
 class Prometheus(Neighbour):
@@ -25,7 +26,7 @@ class Prometheus(Neighbour):
     Args:
         folder: Its configuration and its data.
         port: Of its page, on loopback.
-        targets: ``host:port`` of what it asks, by the jobs ``triton`` and ``envoy``.
+        targets: ``host:port`` of what it asks, by the jobs ``radserve-triton`` and ``radserve-envoy``.
     """
 
     name = "Prometheus"

@@ -150,7 +150,7 @@ def test_prometheus_asks_all_parts(start: Start) -> None:
             found = json.load(answer)["data"]["result"]
         return {one["metric"]["job"]: one["value"][1] for one in found}
 
-    assert wait_until(lambda: up() == {"triton": "1", "envoy": "1"})
+    assert wait_until(lambda: up() == {"radserve-triton": "1", "radserve-envoy": "1"})
 
 
 def test_a_terminal_shows_what_each_replica_does_and_closing_it_ends_all(repository: Path) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from radserve.metrics import register
 from support.drift import SHIFTS, told_distance
 
 from radserve import Client, Rejection
+from radserve.metrics import register
 from radserve_export.synthetic import Split, generate
 
 if TYPE_CHECKING:

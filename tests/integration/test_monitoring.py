@@ -12,7 +12,6 @@ import prometheus_client
 import pytest
 import yaml
 from msgspec.structs import replace
-from radserve.metrics import register
 from support.classifiers import image_contract, write_classifier
 from support.deployment import DEPLOY
 from support.echo import furnished
@@ -24,6 +23,7 @@ from support.servers import free_port, raw_server, wait_until
 from monitoring import render
 from radserve import Client, InputError, RadserveError, ServerOverloadedError
 from radserve.contracts import Distribution, Reference
+from radserve.metrics import register
 from radserve_server.gateway import canary_of
 
 if TYPE_CHECKING:
