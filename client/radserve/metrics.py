@@ -21,13 +21,16 @@ outcome is ``ok`` or the error's class |
 | ``radserve_score_reference`` | model, version, label, le | share of their probabilities |
 
 The last four are there for models whose contract has a reference, in its bins, of
-the two newest versions that answered. Nothing else of an input is kept.
+the two newest versions that answered. Where two servers serve different models by the
+same name and version, they are those of the one that answered first. Nothing else of
+an input is kept.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -63,6 +66,7 @@ def register(registry: CollectorRegistry = REGISTRY) -> Metrics:
 
     Raises:
         InputError: They are observed already.
+        ValueError: The registry has other metrics of these names.
     """
     if telemetry.watcher() is not None:
         msg = "the clients of this process are observed already: call register() once, where the program starts"
@@ -76,20 +80,22 @@ class Metrics:
     """The metrics of this process; made by ``register``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
         self._requests = Counter("radserve_requests", "What was asked of a model.", ["model", "outcome"], registry=None)
         self._seconds = _seconds("radserve_request_seconds", "How long it took.")
         self._prepare = _seconds("radserve_prepare_seconds", "How long an input took to prepare.")
         self._population = _Population()
-        self._collectors: tuple[Collector, ...] = (self._requests, self._seconds, self._prepare, self._population)
-        for collector in self._collectors:
-            registry.register(collector)
+        collectors: tuple[Collector, ...] = (self._requests, self._seconds, self._prepare, self._population)
+        with ExitStack() as registered:  # all of them or, where one is refused, none
+            for collector in collectors:
+                registry.register(collector)
+                registered.callback(registry.unregister, collector)
+            self._registered = registered.pop_all()
 
     def unregister(self) -> None:
         """Observe nothing any more."""
-        telemetry.watch(None)
-        for collector in self._collectors:
-            self._registry.unregister(collector)
+        if telemetry.watcher() is self:
+            telemetry.watch(None)
+        self._registered.close()
 
     def asked(self, model: str, outcome: str, seconds: float) -> None:
         """Count a call."""
@@ -137,6 +143,7 @@ class _Observed:
     """What a version of a model was given, and what it answered."""
 
     def __init__(self, contract: Contract) -> None:
+        self.sha256 = contract.sha256
         reference = contract.reference
         assert reference is not None  # noqa: S101 - others are not observed
         self.level = None if reference.level is None else _Bins(reference.level)
@@ -159,7 +166,8 @@ class _Population(Collector):
                 for old in sorted(versions)[:-_VERSIONS]:
                     del versions[old]
             observed = versions.get(contract.version)
-            if observed is None:  # a server that is behind: older than the two
+            # A server that is behind, older than the two, or another model by the same name and version.
+            if observed is None or observed.sha256 != contract.sha256:
                 return
             if observed.level is not None:
                 for one in levels:

@@ -72,7 +72,7 @@ def watch(watcher: Watcher | None) -> None:
 
 def watcher() -> Watcher | None:
     """Who is told."""
-    return _watchers[0] if _watchers else None
+    return next(iter(_watchers), None)
 
 
 def traceparent() -> tuple[tuple[str, str], ...]:

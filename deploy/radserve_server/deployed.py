@@ -70,8 +70,8 @@ class _Deployment:
         return answer, {str(key): str(value) for key, value in done.initial_metadata() or ()}
 
     def check(self, topic: str, status: Status, detail: str, fix: str = "") -> Check:
-        """A check of this address."""
-        return Check(f"{self.name}, {topic}", status, detail, fix)
+        """A check of this address; whatever a server told in it stays one line of text."""
+        return Check(f"{self.name}, {one_line(topic)}", status, one_line(detail), one_line(fix))
 
 
 def _now() -> float:

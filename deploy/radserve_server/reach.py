@@ -85,7 +85,7 @@ def reach(name: str, url: str, tls: TLS | None, *, timeout_s: float) -> list[Che
         addresses = {info[4][0] for info in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)}
         with socket.create_connection((host, int(port)), timeout_s) as raw:
             certificate = _greet(raw, tls, host)
-    except (OSError, _NoGrpcError) as error:
+    except (OSError, UnicodeError, _NoGrpcError) as error:
         detail, fix = _told(error)
         return [*own, Check(connection, Status.BROKEN, f"{url} {detail}", fix)]
     found = f"{len(addresses)} address(es) of {host}, {'TLS' if tls else 'plain text'}"
@@ -93,10 +93,12 @@ def reach(name: str, url: str, tls: TLS | None, *, timeout_s: float) -> list[Che
     return [*checks, _age(f"{name}, certificate", certificate)] if certificate else checks
 
 
-def _told(error: OSError | _NoGrpcError) -> tuple[str, str]:
+def _told(error: OSError | UnicodeError | _NoGrpcError) -> tuple[str, str]:
     """What a failure means, and the next step."""
     if isinstance(error, _NoGrpcError):
         return str(error), "check the port: the gateway's is 8443, Triton's gRPC 8001"
+    if isinstance(error, UnicodeError):  # a name that cannot be one, such as a..b
+        return _UNREACHED[socket.gaierror]
     if isinstance(error, ssl.SSLCertVerificationError):
         return _UNTRUSTED.get(error.verify_code, _OTHER_AUTHORITY)
     if isinstance(error, ssl.SSLError):

@@ -10,9 +10,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from support.meetings import COUNT, TEXTS, Server, asked, connected
 from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract, tensors
 
@@ -187,6 +188,20 @@ def test_of_a_models_versions_the_two_newest_stay(metrics: Metrics, registry: Co
     assert found == {"4", "5"}
 
 
+def test_another_model_by_the_same_name_and_version_costs_no_answer(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    first = contract(TEXT, reference=REFERENCE)
+    renamed = tuple(msgspec.structs.replace(label, name=f"other {label.name}") for label in first.labels)
+    second = contract(TEXT, reference=REFERENCE, labels=renamed)
+    metrics.answered(first, [1.0], [{label.name: 0.1 for label in first.labels}])
+    metrics.answered(second, [1.0], [{label.name: 0.1 for label in second.labels}])
+    of = {"model": "demo", "version": "3"}
+    assert _told(registry, "radserve_input_level_count", **of) == 1
+    assert _told(registry, "radserve_score_count", label="normal", **of) == 1
+    assert _told(registry, "radserve_score_count", label="other normal", **of) is None
+
+
 def test_threads_lose_no_count(metrics: Metrics, registry: CollectorRegistry) -> None:
     served = contract(TEXT, reference=REFERENCE)
 
@@ -243,6 +258,27 @@ def test_registered_once_and_until_unregistered(registry: CollectorRegistry) -> 
     assert watcher() is None
     assert not list(registry.collect())
     radserve.metrics.register(registry).unregister()
+
+
+def test_where_the_registry_refuses_one_metric_it_keeps_none(registry: CollectorRegistry) -> None:
+    theirs = Counter("radserve_prepare_seconds", "The application's own.", registry=registry)
+    with pytest.raises(ValueError, match="radserve_prepare_seconds"):
+        radserve.metrics.register(registry)
+    assert watcher() is None
+    registry.unregister(theirs)
+    radserve.metrics.register(registry).unregister()
+
+
+def test_unregistered_twice_leaves_whoever_observes_now(registry: CollectorRegistry) -> None:
+    before = radserve.metrics.register(registry)
+    before.unregister()
+    now = radserve.metrics.register(registry)
+    try:
+        before.unregister()
+        assert watcher() is now
+        assert list(registry.collect())
+    finally:
+        now.unregister()
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import grpc
 import pytest
 import tomllib
 import typer
 from packaging.requirements import Requirement
+from tritonclient.grpc.service_pb2 import RepositoryIndexResponse
 
 from radserve.errors import ServerStartError, installing
-from radserve_server import doctor
+from radserve.options import ClientOptions
+from radserve_server import deployed, doctor
 from radserve_server.checks import Check, Status
 from radserve_server.commands import doctor as command
 from radserve_server.discover import Problem
@@ -128,3 +131,23 @@ def test_the_commands_are_quick_to_import() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("host", ["gateway..example", "a" * 64 + ".example"])
+def test_what_cannot_be_a_name_is_told(host: str) -> None:
+    (check,) = deployed.examine(ClientOptions(endpoints=(f"{host}:8443",), insecure=True))
+    assert (check.status, check.name) == (Status.BROKEN, f"server {host}:8443, connection")
+    assert "nobody knows this name" in check.detail
+
+
+def test_what_a_server_tells_stays_one_line_of_text() -> None:
+    options = ClientOptions(endpoints=("127.0.0.1:8001",))
+    with grpc.insecure_channel("127.0.0.1:8001") as channel:
+        asked = deployed._Deployment(options, channel)
+        check = deployed._version(asked, "2.71\x1b[2J\nserver ok")
+        (unloadable,) = deployed._unloadable(
+            asked, [RepositoryIndexResponse.ModelIndex(name="a\x1b[2J", state="UNAVAILABLE", reason="gone")]
+        )
+    told = [check.detail, unloadable.name]
+    assert "\\x1b[2J" in check.detail
+    assert all(text.isprintable() for text in told)
