@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-import shutil
 import stat
+import sys
 from pathlib import Path
 
 from radserve.errors import InputError
 
+_MOST_LINKS = 40  # as Linux
 _FOLDER = "the path is a folder: give one file, or predict_many(sorted(Path(folder).iterdir()))"
 
 
@@ -46,30 +48,68 @@ def write_file(path: str | os.PathLike[str], content: bytes | memoryview) -> Non
     """Write a file; what is there already stays until all of the new one is on the disk.
 
     Args:
-        path: Where to; a link is followed, and a pipe or a device is written to as it is.
+        path: Where to; a link is followed, and a pipe, a device or a stream of this process (``/dev/stdout``) is
+            written to as it is.
         content: All of it.
 
     Raises:
         InputError: It cannot be written, for example to a full disk.
     """
-    place = Path(path)
     try:
-        if place.is_symlink():
-            place = place.resolve()
-        if place.exists() and not place.is_file():
-            place.write_bytes(content)
-            return
-        new = place.with_name(f".{secrets.token_hex(8)}.new")
-        try:
-            with new.open("xb") as file:
+        place = _followed(Path(path))
+        stream = _stream(place)
+        if stream is not None:
+            sys.stdout.flush()  # what was printed before stands before
+            with os.fdopen(os.dup(stream), "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if place.exists():
-                shutil.copymode(place, new)
-            new.replace(place)
-        finally:
-            new.unlink(missing_ok=True)
+        elif place.exists() and not place.is_file():
+            place.write_bytes(content)
+        else:
+            _replace(place, content)
     except OSError as error:
         msg = f"cannot write to {path}: {error.strerror}"
         raise InputError(msg) from error
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead to, but for those of ``/proc``: a stream's may name what is no path."""
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink() or _stream(path) is not None:
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _stream(path: Path) -> int | None:
+    """The number of an open file of this process, if the path is that of one."""
+    is_one = path.name.isdecimal() and os.path.realpath(path.parent) == os.path.realpath("/proc/self/fd")
+    return int(path.name) if is_one else None
+
+
+def _replace(place: Path, content: bytes | memoryview) -> None:
+    new = place.with_name(f".{secrets.token_hex(8)}.new")
+    there = place.stat() if place.exists() else None
+    try:
+        # Nobody reads it meanwhile who may not read what is there.
+        made = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if there else 0o666)
+        with os.fdopen(made, "wb") as file:
+            file.write(content)
+            if there:
+                os.fchmod(file.fileno(), _mode(file.fileno(), there))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(place)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _mode(file: int, there: os.stat_result) -> int:
+    """The mode of what is there for a new file, which is given its group; where it cannot be, that of no group."""
+    mode = stat.S_IMODE(there.st_mode)
+    if os.fstat(file).st_gid == there.st_gid:
+        return mode
+    try:
+        os.fchown(file, -1, there.st_gid)
+    except PermissionError:
+        return mode & ~stat.S_IRWXG
+    return mode

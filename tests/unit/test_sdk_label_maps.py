@@ -70,3 +70,13 @@ def test_areas_are_rounded_by_digits_never_to_nothing(area: float | None, told: 
     assert region.area_mm2 == area
     assert region.to_dict()["area_mm2"] == told
     assert extent(region) == f"lesion: {shown}"
+
+
+def test_an_interrupted_picture_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("radserve.cli._label_maps.write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_picture(np.zeros((2, 3), np.uint8), tmp_path / "a.png", force=False)
+    assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def write_picture(label_map: NDArray[np.uint8], path: Path, *, force: bool) -> N
         raise _unwritable(path, error) from error
     try:
         write_file(path, content.getbuffer())
-    except InputError:
+    except BaseException:  # also when interrupted: an empty file would pass for a picture
         if not force:
             path.unlink()
         raise
