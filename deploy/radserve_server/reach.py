@@ -11,6 +11,8 @@ import ssl
 import time
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radserve_server.checks import Check, Status
@@ -144,14 +146,21 @@ def _exchange(stream: socket.socket, early: bytes = b"") -> None:
 
 
 def _context(tls: TLS) -> ssl.SSLContext:
-    roots = tls.root_certificates
-    context = ssl.create_default_context(cadata=None if roots is None else roots.decode("ascii", "replace"))
+    roots = _roots() if tls.root_certificates is None else tls.root_certificates
+    context = ssl.create_default_context(cadata=roots.decode("ascii", "replace"))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # gRPC is no stricter
     context.set_alpn_protocols(["h2"])
     if tls.certificate_chain is not None and tls.private_key is not None:
         with _as_file(tls.certificate_chain) as chain, _as_file(tls.private_key) as key:
             context.load_cert_chain(chain, key)
     return context
+
+
+def _roots() -> bytes:
+    """The authorities that gRPC trusts where none are named: not those of the operating system, as Python does."""
+    with suppress(OSError):
+        return Path(os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "")).read_bytes()
+    return (resources.files("grpc") / "_cython" / "_credentials" / "roots.pem").read_bytes()
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from packaging.requirements import Requirement
 from tritonclient.grpc.service_pb2 import RepositoryIndexResponse
 
 from radserve.errors import ServerStartError, installing
-from radserve.options import ClientOptions
+from radserve.options import TLS, ClientOptions
 from radserve_server import deployed, doctor
+from radserve_server.certificates import development_certificates
 from radserve_server.checks import Check, Status
 from radserve_server.commands import doctor as command
 from radserve_server.discover import Problem
 from radserve_server.doctor import examine
+from radserve_server.reach import reach
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -151,3 +154,23 @@ def test_what_a_server_tells_stays_one_line_of_text() -> None:
     told = [check.detail, unloadable.name]
     assert "\\x1b[2J" in check.detail
     assert all(text.isprintable() for text in told)
+
+
+def test_where_no_authorities_are_named_those_of_grpc_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = development_certificates()
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(files["ca.crt"])
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(files["tls.key"], files["tls.crt"])]))
+    server.start()
+    try:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))  # the operating system's, which gRPC does not ask
+        (refused,) = reach("gateway", f"127.0.0.1:{port}", TLS(), timeout_s=10)
+        assert "an authority that is not trusted here" in refused.detail
+        monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(authority))
+        trusted, _age = reach("gateway", f"127.0.0.1:{port}", TLS(), timeout_s=10)
+        assert trusted.status is Status.OK
+    finally:
+        server.stop(None).wait()
