@@ -193,8 +193,11 @@ class Cluster:
         """Start, and return when the gateway finds every replica healthy.
 
         Raises:
-            ServerStartError: It cannot; nothing is left behind.
+            ServerStartError: It cannot; nothing is left behind. Or it runs already, and goes on.
         """
+        if self._envoy is not None:
+            msg = "the cluster was started already: stop it first"
+            raise ServerStartError(msg)
         self._stopping.clear()
         try:
             choose_ports(_LOOPBACK, self._port)  # what is wrong is told before anything is started
@@ -245,6 +248,7 @@ class Cluster:
                 # Between choosing a free port and using it, another process may take it.
                 if not self._envoy.lost_its_port() or attempt == _ATTEMPTS_AT_FREE_PORTS - 1:
                     raise
+                self._envoy.stop()
             else:
                 self._keep(self._envoy)
                 return
@@ -267,27 +271,39 @@ class Cluster:
             list(pool.map(EmbeddedServer.stop, self.servers))
 
     def rolling_restart(self) -> None:
-        """Start every replica anew, one after the other, each when the gateway sends requests to the one before.
+        """Start every replica anew, one after the other, each while the gateway sends requests to another.
+
+        Those that get no requests are first. A single replica's callers get no answer until it is back.
 
         Raises:
-            ServerStartError: A replica did not come back; those after it were left alone.
+            ServerStartError: A replica did not come back, or no other would answer meanwhile; the rest were left alone.
         """
         with self._roll:
-            for number, server in enumerate(self.servers):
+            asked = [one.state is State.HEALTHY for one in self.status()]
+            for number in sorted(range(len(self.servers)), key=asked.__getitem__):
+                server = self.servers[number]
+                others = [other for other in self.servers if other is not server]
+                if asked[number] and others:
+                    self._wait_until_asked(*others)
+                if self._stopping.is_set():
+                    return
                 self._tell(number, Event(EventKind.RESTARTING, None, "is started anew"))
                 server.restart()
                 self._wait_until_asked(server)
                 self._tell(number, Event(EventKind.RESTARTED, None, f"the server was restarted at {server.grpc_url}"))
 
-    def _wait_until_asked(self, server: EmbeddedServer) -> None:
+    def _wait_until_asked(self, *servers: EmbeddedServer) -> None:
+        """Wait until the gateway sends requests to one of them, or all is being stopped."""
+        urls = [server.grpc_url for server in servers]
         deadline = time.monotonic() + _HEALTHY_S
-        while not self._stopping.wait(_POLL_S):
-            upstream = self.envoy.upstreams().get(server.grpc_url)
-            if upstream is not None and upstream.healthy:
+        while not self._stopping.is_set():
+            upstreams = self.envoy.upstreams()
+            if any(url in upstreams and upstreams[url].healthy for url in urls):
                 return
             if time.monotonic() > deadline:
-                msg = f"the gateway does not find {server.grpc_url} healthy after {_HEALTHY_S:g} s"
+                msg = f"the gateway does not find {' or '.join(urls)} healthy after {_HEALTHY_S:g} s"
                 raise ServerStartError(msg)
+            self._stopping.wait(_POLL_S)
 
     def status(self) -> list[Replica]:
         """What each replica does now."""

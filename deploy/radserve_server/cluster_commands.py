@@ -43,7 +43,8 @@ def cluster(
     What hospitals run on a cluster, in small: TLS with certificates that are
     made anew at each start, replicas that are watched and started anew, and
     Prometheus where it is installed. SIGHUP starts the replicas anew, one
-    after the other, with no request lost. All listen on loopback.
+    after the other, with no request lost where there are two or more. All
+    listen on loopback.
 
     Example: radserve cluster model_repository --replicas 3
     """

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from radserve.contracts import Contract
 
+_DIRECTLY = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+)
 _ERRORS: dict[str, type[ServerError]] = {
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     "UNAVAILABLE": ServerUnavailableError,
@@ -45,7 +50,7 @@ class Control:
         from tritonclient.utils import InferenceServerException  # noqa: PLC0415
 
         try:
-            with triton.InferenceServerClient(self._url) as client:
+            with triton.InferenceServerClient(self._url, channel_args=_DIRECTLY) as client:
                 yield client
         except InferenceServerException as error:
             code = str(error.status()).rpartition(".")[2]

@@ -167,6 +167,8 @@ class EmbeddedServer:
             process.stop()
         if supervisor is not None:
             supervisor.join()
+        if self._process is not None and self._process is not process:  # the supervisor's, which may have requests
+            self._process.stop()
         try:
             self.launch()
         finally:
@@ -179,7 +181,9 @@ class EmbeddedServer:
             supervisor.cancel()
         with self._lock:
             self._stopped = True
-            process = self._process
+            supervisor, process = self._supervisor, self._process
+        if supervisor is not None:  # a restart may have begun another meanwhile
+            supervisor.cancel()
         try:
             if process is not None:
                 process.stop()

@@ -12,7 +12,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from radserve.errors import DeadlineExceededError, InferenceFailedError, RadserveError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HTTP, _METRICS = "127.0.0.1:8000", "127.0.0.1:8002"
 _CALL_S = 10.0
+_OPENER = build_opener(ProxyHandler({}))  # http_proxy is for elsewhere
 _CANARY_S = 30.0
 _FINISHED = r'^nv_inference_request_(?:success|failure)\{{[^}}]*model="{}"[^}}]*\}} (\S+)$'
 
@@ -59,7 +60,7 @@ def why_dead(options: ClientOptions, http: str = _HTTP, metrics: str = _METRICS)
 
 
 def _read(address: str, path: str) -> str:
-    with urlopen(f"http://{address}{path}", timeout=_CALL_S) as answer:
+    with _OPENER.open(f"http://{address}{path}", timeout=_CALL_S) as answer:
         return str(answer.read(), "utf-8")
 
 

@@ -97,7 +97,7 @@ class ServerProcess:
             self._spawn(self.runtime.prepare(self._triton))
         except OSError as error:
             self.kill()
-            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
             folder = self.runtime.folder
             msg = (
                 f"the runtime folder {folder} cannot be prepared: {reason}: make room, or set TMPDIR to another folder"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -178,10 +179,14 @@ class Supervisor:
 
     def _round(self) -> None:
         control = Control(self._server.grpc_url, timeout_s=self._timeout_s)
+        ill: dict[str, list[stubs.Stub]] = {}
         for stub in self._look_at_stubs():
             what = "is frozen" if stub.frozen else "died"
             self._tell(EventKind.CANARY_FAILED, stub.model, f"a Python process of model {stub.model} {what}")
-            self._reload(control, {stub.model}, [stub])
+            ill.setdefault(stub.model, []).append(stub)
+        for model, theirs in ill.items():  # all of a model at once: a second reload would end the new ones
+            if not self._reload(control, {model}, theirs):
+                return  # the server was started anew, and its stubs with it
         try:
             models = canary.public_models(self._server.grpc_url, timeout_s=self._timeout_s)
         except RadserveError as error:
@@ -214,7 +219,8 @@ class Supervisor:
             # Being published anew, or busy, or the whole server is dead: not this model's illness.
             return False
         except RadserveError as error:
-            self._cure(control, model, error)
+            with suppress(RadserveError):  # the whole server is late: there are further models, and further rounds
+                self._cure(control, model, error)
             return False
         self._late_since.pop(model, None)
         return True
@@ -233,6 +239,8 @@ class Supervisor:
             return
         try:
             canary.check(self._server.grpc_url, model, timeout_s=self._timeout_s)
+        except ServerOverloadedError:
+            return  # it works: those who waited have filled its queue
         except RadserveError as again:
             self._tell(EventKind.CANARY_FAILED, model, f"model {model} does not answer after a reload: {again}")
             self._restart()
@@ -253,7 +261,8 @@ class Supervisor:
             for model in sorted(models):
                 control.unload(model)
             for stub in ill:
-                stubs.kill(stub)
+                if not stub.dead:  # else its process id may be another's by now
+                    stubs.kill(stub)
             for model in sorted(models):
                 control.load(model, timeout_s=_LOAD_S)
                 self._tell(EventKind.HEALED, model, f"model {model} was loaded anew")

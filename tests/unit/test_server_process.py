@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radserve.errors import ServerStartError
 from radserve_server.discover import find_triton
 from radserve_server.guarded import one_line
 from radserve_server.process import ServerProcess
@@ -70,3 +71,15 @@ def test_no_line_of_the_log_is_blamed_for_what_somebody_else_did(
     guard = process._guarded._guard = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own Python
     guard.wait()
     assert process.why_it_ended() == why
+
+
+def test_a_guard_that_does_not_start_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        message = "timed out"
+        raise TimeoutError(message)
+
+    process = ServerProcess(find_triton(), [], drain_s=1)
+    monkeypatch.setattr(process._guarded, "spawn", late)
+    with pytest.raises(ServerStartError, match="cannot be prepared: timed out"):
+        process.start()
+    assert not process.runtime.folder.exists()
