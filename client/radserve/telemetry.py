@@ -100,16 +100,19 @@ def current_span() -> Any:  # noqa: ANN401 - OpenTelemetry's, which may not be i
 def under(spans: Sequence[Any]) -> Iterator[None]:
     """Do something under the first of some spans, wherever it is done; the others, which share it, link to that one.
 
+    Of spans of which some are kept and some are not, as where one trace in ten is, it is the first that is kept.
+
     Args:
         spans: What ``current_span`` gave.
     """
-    first = spans[0]
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or first is None:
+    begun = [one for one in spans if one is not None]
+    if trace is None or not begun:
         yield
         return
-    for other in spans[1:]:
-        if other is not None and hasattr(other, "add_link"):  # an older OpenTelemetry's has not
+    first = next((one for one in begun if one.get_span_context().trace_flags.sampled), begun[0])
+    for other in begun:
+        if other is not first and hasattr(other, "add_link"):  # an older OpenTelemetry's has not
             other.add_link(first.get_span_context())
     with trace.use_span(first, record_exception=False, set_status_on_exception=False):
         yield

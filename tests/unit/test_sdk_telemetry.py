@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import INVALID_SPAN, use_span
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, use_span
 from support.meetings import COUNT, Server, asked
 from support.sdk_contracts import contract
 
@@ -171,6 +171,19 @@ def test_calls_of_several_traces_in_one_request_go_under_the_first_and_link_to_i
     assert [link.context.span_id for link in another.links] == [one.context.span_id]
     assert another.context.trace_id != one.context.trace_id
     assert not one.links
+
+
+def test_what_is_traced_is_told_whoever_else_in_one_request_is_not(exporter: InMemorySpanExporter) -> None:
+    unkept = NonRecordingSpan(SpanContext(trace_id=7, span_id=7, is_remote=False, trace_flags=TraceFlags(0)))
+    for others in ([None], [INVALID_SPAN], [unkept]):
+        exporter.clear()
+        with span("infer"):
+            one = current_span()
+            with use_span(INVALID_SPAN), under([*others, one, *others]):
+                sent = _sent(traceparent())
+        (told,) = exporter.get_finished_spans()
+        assert sent == (told.context.trace_id, told.context.span_id)
+        assert not told.links
 
 
 def test_what_nobody_traces_is_done_under_no_span(exporter: InMemorySpanExporter) -> None:
