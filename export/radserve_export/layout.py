@@ -143,7 +143,7 @@ def _contract(
             calibration=spec.calibration,
             evidence=evidence,
             reference=population,
-            priorities=UNSET if spec.serving.queue else False,
+            priorities=UNSET if spec.serving.queue and spec.serving.max_batch_size else False,
             model_sha256=network.source_sha256,
             exporter_version=installed_version("radserve"),
         )

@@ -100,6 +100,11 @@ def test_without_a_queue_no_step_has_priorities_or_limits(
         assert not step.dynamic_batching.ListFields()
 
 
+def test_a_contract_says_that_there_are_no_priorities_where_there_is_no_batch_axis(build: Build) -> None:
+    config = build({"name": "raw", "task": "tensors", "model": "m.keras", "serving": {"max_batch_size": 0}})["raw"]
+    assert parse_contract(_parameter(config)).priorities is False
+
+
 def test_a_contract_says_nothing_of_priorities_where_there_are_some(build: Build) -> None:
     assert "priorities" not in _parameter(build(image_spec())["tiny"])
 

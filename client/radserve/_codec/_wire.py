@@ -119,7 +119,7 @@ def to_joint_request(
         if contract.priorities is not False:
             own.parameters["priority"].uint64_param = int(priority)
         elif priority is not Priority.ROUTINE:
-            msg = f"{contract.name} was exported with queue: null and takes all requests alike: leave priority out"
+            msg = f"{contract.name} has no queue, or no batches, and takes all requests alike: leave priority out"
             raise InputError(msg)
     if queue_timeout_s is not None:
         own.parameters["timeout"].int64_param = max(1, int(queue_timeout_s * 1e6))

@@ -88,7 +88,8 @@ class Model(Generic[R]):
             frame: Which frame of a multi-frame image, counted from 0; a model of
                 studies then answers that frame alone.
             priority: How urgent it is; None leaves the model's default. A model that was
-                exported with ``queue: null`` refuses urgent ones: it takes all alike.
+                exported with ``queue: null`` or ``max_batch_size: 0`` refuses urgent ones: it
+                takes all alike.
             timeout_s: Time budget, all attempts together; None takes the client's.
             queue_timeout_s: How long it may wait in the server's queue, if the model's
                 queue policy lets a request say so; None as long as ``timeout_s``.
