@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from radserve import Rejection
+    from radserve.contracts import Contract
     from radserve.results import Result
 
 
@@ -84,14 +85,37 @@ def _probabilities(told: Mapping[str, Any]) -> dict[str, float]:
     return {one["label"]: one["probability"] for one in told.get("findings", ()) if "probability" in one}
 
 
+def lost_canary(live: Iterable[Contract], candidate: Iterable[Contract], model: str | None = None) -> str | None:
+    """Which model the gateways ask as their canary and could not ask the candidate for; None where they could.
+
+    Args:
+        live: Of the public models of the release in use.
+        candidate: Of those of the candidate.
+        model: Whose canary it is; None is whose it is by default.
+
+    Raises:
+        InputError: The release in use has no such model.
+    """
+    from radserve_server.gateway import canary_among  # noqa: PLC0415 - seldom needed
+
+    asked = canary_among(live, model)
+    if asked is None:
+        msg = f"the release in use has no public model {model or ''}".rstrip()
+        raise InputError(msg)
+    return None if asked == canary_among(candidate, asked.model) else asked.model
+
+
 def main(
     references: Annotated[Path, typer.Argument(help="Folder with a folder of inputs for each model, by its name.")],
     *,
     live: Annotated[str, typer.Option(metavar="HOST:PORT", help="Serves the release in use.")],
     candidate: Annotated[str, typer.Option(metavar="HOST:PORT", help="Serves the one to come.")],
     allow_changed: Annotated[float, typer.Option(min=0, max=1, help="Share of inputs whose answer may change.")] = 0.0,
+    canary: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Whom the gateways ask, if they were told: radserve gateway.")
+    ] = None,
 ) -> None:
-    """Ask both releases about a reference set; exit status 1 where too many answers changed."""
+    """Ask both releases about a reference set; exit status 1 where too many answers changed, or gateways must."""
     from radserve import Client  # noqa: PLC0415 - slow to import
     from radserve.options import ClientOptions  # noqa: PLC0415 - with the rest
 
@@ -104,11 +128,17 @@ def main(
         Client(options=ClientOptions.load(endpoints=live)) as first,
         Client(options=ClientOptions.load(endpoints=candidate)) as second,
     ):
+        before, after = ([model.contract for model in client.models()] for client in (first, second))
+        lost = lost_canary(before, after, canary)
         for name, inputs in sets.items():
             answers = (client.model(name).predict_many(inputs) for client in (first, second))
             found = compare(zip(*answers, strict=True))
             passed &= found.share_changed <= allow_changed
             typer.echo(json.dumps({"model": name, "share_changed": found.share_changed, **asdict(found)}))
+    if lost is not None:
+        passed = False
+        advice = "render the gateways with another canary and apply them first, then name it here with --canary"
+        typer.echo(f"the gateways' canary asks {lost}, and the candidate would not answer it: {advice}", err=True)
     raise typer.Exit(0 if passed else 1)
 
 

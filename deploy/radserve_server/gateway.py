@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from radserve.errors import InputError, RepositoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from radserve.contracts import Contract
 
@@ -50,10 +50,14 @@ class Canary:
     Attributes:
         request: A ``ModelInferRequest`` on harmless data, of the highest priority and of no version.
         answer: Bytes that only an answer of that model holds.
+        model: Its name.
+        lasts: Whether every release of it takes the request: that of a text model, whose texts are of any length.
     """
 
     request: bytes
     answer: bytes
+    model: str
+    lasts: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,23 +296,36 @@ def canary_of(repository: Path, model: str | None = None) -> Canary:
 
     Args:
         repository: Its folder.
-        model: A public model; None takes the one with the smallest request.
+        model: A public model; None takes a text model, else the one with the smallest request.
 
     Raises:
         RepositoryError: There is no such model, or its request is too large to be written into a configuration.
     """
-    found = [
-        (_request(contract), contract.name) for contract in _contracts(repository) if model in (None, contract.name)
-    ]
-    if not found:
+    made = canary_among(_contracts(repository), model)
+    if made is None:
         msg = f"{repository} has no public model {model or ''}".rstrip()
         raise RepositoryError(msg)
-    request, name = min(found, key=lambda one: (len(one[0]), one[1]))
-    if len(request) > _MAX_CANARY_BYTES:
-        msg = f"a canary of {len(request)} bytes is too large for a configuration: name a model with a smaller input"
+    if len(made.request) > _MAX_CANARY_BYTES:
+        msg = (
+            f"a canary of {len(made.request)} bytes is too large for a configuration: name a model with a smaller input"
+        )
         raise RepositoryError(msg)
+    return made
+
+
+def canary_among(contracts: Iterable[Contract], model: str | None = None) -> Canary | None:
+    """As ``canary_of``, among contracts, of any size; None where the model is not among them."""
+    made = [_canary(contract) for contract in contracts if model in (None, contract.name)]
+    return min(made, key=lambda one: (not one.lasts, len(one.request), one.model), default=None)
+
+
+def _canary(contract: Contract) -> Canary:
+    from radserve.contracts import TextInput  # noqa: PLC0415 - with the rest
+
+    name = contract.name
     # An answer begins with its model's name: field 1, a string.
-    return Canary(request=request, answer=b"\x0a" + bytes([len(name)]) + name.encode())
+    answer = b"\x0a" + bytes([len(name)]) + name.encode()
+    return Canary(request=_request(contract), answer=answer, model=name, lasts=isinstance(contract.input, TextInput))
 
 
 def _contracts(repository: Path) -> list[Contract]:

@@ -61,7 +61,8 @@ def gateway(
         msg = "--issuer and --jwks belong together"
         raise InputError(msg)
     make = gateways.compose if place is Place.COMPOSE else gateways.kubernetes
-    made = make(gateways.canary_of(repository, canary))
+    asked = gateways.canary_of(repository, canary)
+    made = make(asked)
     made = replace(
         made,
         mutual_tls=client_certificates,
@@ -75,6 +76,9 @@ def gateway(
     )
     gateways.write(made, output)
     typer.echo(f"{output}: {', '.join(sorted(gateways.render(made)))}")
+    if not asked.lasts:
+        warning = f"the canary asks {asked.model}: render the gateway anew before a release that changes its inputs"
+        typer.echo(warning, err=True)
 
 
 def _address(given: str) -> tuple[str, int]:

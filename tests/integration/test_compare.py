@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import typer
+from support.sdk_contracts import TEXT, contract, tensors
 from typer.testing import CliRunner
 
 from radserve import InputError, Rejection
-from radserve_server.compare import Comparison, compare, main
+from radserve.contracts import Contract, Datatype, TensorSpec
+from radserve_server import compare as compares
+from radserve_server.compare import Comparison, compare, lost_canary, main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +59,27 @@ def test_where_nothing_was_answered_nothing_is_shown(count: int) -> None:
     assert compare([(_rejection(), _rejection())] * count).share_changed == 1
 
 
+def _taking(dtype: Datatype = Datatype.FP32, *dims: int, name: str = "X") -> Contract:
+    return tensors(inputs=(TensorSpec(name=name, dtype=dtype, dims=dims or (4,)),))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [[], [_taking(Datatype.UINT8)], [_taking(Datatype.FP32, 5)], [_taking(name="Y")], [contract(TEXT)]],
+)
+def test_a_canary_that_the_candidate_would_not_answer_is_named(later: list[Contract]) -> None:
+    assert lost_canary([_taking()], later) == "raw"
+
+
+def test_a_canary_outlives_what_changes_of_other_models() -> None:
+    later = msgspec.structs.replace(_taking(), version=2)
+    assert lost_canary([_taking()], [later, contract(TEXT)]) is None
+    assert lost_canary([_taking(), contract(TEXT)], [_taking(Datatype.UINT8), contract(TEXT, version=4)]) is None
+    assert lost_canary([_taking(), contract(TEXT)], [_taking(Datatype.UINT8), contract(TEXT)], "raw") == "raw"
+    with pytest.raises(InputError, match="no public model other"):
+        lost_canary([_taking()], [_taking()], "other")
+
+
 @pytest.fixture
 def run(reference_server: EmbeddedServer) -> Any:
     app = typer.Typer()
@@ -73,6 +98,18 @@ def test_a_release_agrees_with_itself(run: Any, tmp_path: Path) -> None:
     told = json.loads(done.output)
     assert (told["model"], told["inputs"], told["share_changed"], told["unanswered"]) == ("report_triage", 2, 0, 0)
     assert told["versions"] == [["1"], ["1"]]
+
+
+def test_a_release_that_the_gateways_canary_cannot_ask_fails(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report_triage"
+    folder.mkdir()
+    (folder / "0.txt").write_text("No evidence of pneumothorax.")
+    monkeypatch.setattr(compares, "lost_canary", lambda *_: "report_triage")
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert "the gateways' canary asks report_triage" in done.output
 
 
 def test_a_reference_set_that_nobody_answers_fails(run: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,14 @@ def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: lis
                 os.kill(stub.pid, signal.SIGKILL)
             assert wait_until(lambda: gateway.statistic("membership_healthy") == 2, 20)
             answers(gateway, folder, count=20)
+
+
+def test_where_the_canary_alone_is_wrong_requests_are_answered(folder: Path, replicas: list[EmbeddedServer]) -> None:
+    wrong = replace(canary_of(folder / "models", "echo"), answer=b"another")
+    with envoy(folder, [one.grpc_url for one in replicas], wrong, healthy=0) as gateway:
+        assert wait_until(lambda: gateway.statistic("health_check_failure") >= 4, 20)
+        answers(gateway, folder, count=20)
+        assert gateway.statistic("membership_healthy") == 0
 
 
 @pytest.mark.parametrize(("shown", "healthy"), [("replica", 1), ("gateway", 0)])

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from support.deployment import DEPLOY, ROOT, run, tool
+from support.sdk_contracts import TEXT, contract, tensors
 from tritonclient.grpc import service_pb2
 from typer.testing import CliRunner
 
 from radserve import InputError
+from radserve.contracts import Datatype, TensorSpec
 from radserve.errors import RepositoryError
-from radserve_server.gateway import Canary, Gateway, Tokens, canary_of, compose, fill, kubernetes, render, write
+from radserve_server.gateway import (
+    Canary,
+    Gateway,
+    Tokens,
+    canary_among,
+    canary_of,
+    compose,
+    fill,
+    kubernetes,
+    render,
+    write,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +152,31 @@ def test_a_canary_may_be_of_any_model_whose_input_is_small() -> None:
         assert request.model_name == name
     with pytest.raises(RepositoryError, match="no public model absent"):
         canary_of(ROOT / "model_repository", "absent")
+
+
+def test_a_text_model_is_asked_before_a_smaller_one_whose_inputs_may_change() -> None:
+    small = tensors(inputs=(TensorSpec(name="X", dtype=Datatype.UINT8, dims=(1,)),), name="x")
+    first, only = canary_among([small, contract(TEXT)]), canary_among([small])
+    assert first is not None
+    assert only is not None
+    assert len(only.request) < len(first.request)
+    assert [(one.model, one.lasts) for one in (first, only)] == [("demo", True), ("x", False)]
+
+
+@pytest.mark.parametrize(("options", "warned"), [([], False), (["--canary", "chest_xray"], True)])
+def test_the_command_says_which_releases_its_canary_ends_with(
+    tmp_path: Path, options: list[str], *, warned: bool
+) -> None:
+    from typer import Typer  # noqa: PLC0415 - for this test
+
+    from radserve_server.gateway_commands import gateway  # noqa: PLC0415 - likewise
+
+    app = Typer()
+    app.command()(gateway)
+    arguments = ["compose", "--output", str(tmp_path), "--repository", str(ROOT / "model_repository"), *options]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    assert ("the canary asks chest_xray: render the gateway anew" in done.output) is warned
 
 
 def test_blocks_and_values_of_a_template() -> None:
