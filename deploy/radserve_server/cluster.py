@@ -224,6 +224,9 @@ class Cluster:
                 self._stopping.set()
                 self._stop_servers()  # what starts, then fails at once: leaving the pool waits for it
                 raise
+        if self._stopping.is_set():
+            msg = "the cluster was stopped"
+            raise ServerStartError(msg)
 
     def _start_prometheus(self) -> None:
         (port,) = choose_ports(_LOOPBACK, 0)

@@ -117,6 +117,7 @@ class Supervisor:
         self.gave_up = threading.Event()
         """Set when nothing helped, and no more is tried."""
         self._known: dict[int, stubs.Stub] = {}
+        self._seen_twice: set[int] = set()
         self._silent_rounds = 0
         self._restarts = 0
         self._restarted_at = 0.0
@@ -155,6 +156,7 @@ class Supervisor:
         """Wait for the next round, or until the server ends or a stub is ill; returns why the server ended."""
         until = time.monotonic() + self._period_s
         ill: set[int] = set()
+        self._seen_twice = set()
         while (left_s := until - time.monotonic()) > 0:
             why = self._server.wait_for_end(min(left_s, _GLANCE_S))
             if why is not None or self._stopping.is_set():
@@ -165,6 +167,7 @@ class Supervisor:
             if self._server.pid in ill & before:
                 return "frozen by a signal"
             if ill & before:
+                self._seen_twice = ill & before
                 return None
         return None
 
@@ -210,6 +213,16 @@ class Supervisor:
             if stub.pid in self._known and (stub.dead or stub.frozen)
         ]
         self._known = {stub.pid: stub for stub in seen if stub.model and not stub.frozen}
+        if any(stub.pid not in self._seen_twice for stub in ill):
+            # A moment's halt is no illness, nor is the end of a stub whose model was unloaded: Triton buries it.
+            self._stopping.wait(_GLANCE_S)
+            still = {
+                stub.pid
+                for stub in stubs.stubs_of(self._server.pid, self._server.repository)
+                if stub.dead or stub.frozen
+            }
+            self._known |= {stub.pid: stub for stub in ill if stub.frozen and stub.pid not in still}
+            ill = [stub for stub in ill if stub.pid in still]
         return ill
 
     def _check(self, control: Control, model: str) -> bool:

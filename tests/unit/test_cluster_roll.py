@@ -95,6 +95,13 @@ def test_the_last_replica_that_answers_is_left_alone(
     assert gateway.restarted == []
 
 
+def test_a_cluster_stopped_while_it_starts_waits_for_no_replica(gateway: _Gateway, tmp_path: Path) -> None:
+    running = _cluster(gateway, tmp_path, [True])
+    vars(running.servers[0])["start"] = vars(running)["_stopping"].set
+    with pytest.raises(ServerStartError, match="was stopped"):
+        running._start_servers()
+
+
 def test_starting_a_cluster_twice_does_not_stop_it(gateway: _Gateway, tmp_path: Path) -> None:
     running = _cluster(gateway, tmp_path, [True])
     with pytest.raises(ServerStartError, match="started already"):

@@ -87,6 +87,24 @@ def test_a_dead_stub_s_process_id_is_not_killed(scene: Scene) -> None:
     assert scene.did[:2] == ["unload a_pipeline", "load a_pipeline"]
 
 
+@pytest.mark.parametrize("later", ["S", ""])
+def test_a_moment_s_halt_and_an_orderly_end_are_no_illness(
+    later: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(
+        [
+            [Stub(11, "S", "a_pipeline", "")],
+            [Stub(11, "T", "a_pipeline", "") if later else Stub(11, "Z", "", "")],
+            [Stub(11, later, "a_pipeline", "")] if later else [],
+        ]
+    )
+    monkeypatch.setattr(stubs, "stubs_of", lambda *_: next(looks))
+    scene.supervisor._look_at_stubs()
+    scene.supervisor._round()
+    assert scene.did == ["ask a", "ask b"]
+    assert scene.events == []
+
+
 def test_after_a_restart_the_old_stubs_are_not_cured(scene: Scene) -> None:
     scene.fails["unload a_pipeline"] = ServerUnavailableError("gone")
     scene.strike(Stub(11, "T", "a_pipeline", ""), Stub(12, "T", "b_pipeline", ""))
