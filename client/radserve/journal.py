@@ -117,8 +117,10 @@ class Journal:
         journal = cls(place, file, model, frame)
         try:
             journal._start(resume=resume)
-        except BaseException:
+        except BaseException as error:
             os.close(file)
+            if isinstance(error, OSError):
+                raise _unusable(place, error) from error
             raise
         return journal
 
@@ -170,11 +172,18 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Let it reach the disk, and let others write to it."""
+        """Let it reach the disk, and let others write to it.
+
+        Raises:
+            RadserveError: It did not reach the disk, for example of a server that is full.
+        """
         file, self._file = self._file, -1
         if file != -1:
             try:
                 os.fsync(file)
+            except OSError as error:
+                msg = f"{_unusable(self.path, error)}; the last answers may not be in it: make room, then resume"
+                raise RadserveError(msg) from error
             finally:
                 os.close(file)
 

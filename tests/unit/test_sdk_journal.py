@@ -277,3 +277,24 @@ def test_what_a_file_refused_stays_refused(path: Path, kind: type[InputError]) -
         journal.write("a", "a.dcm", kind("cut"))
     with Journal.open(path, model="writer", resume=True) as journal:
         assert ("a" in journal, journal.refused) == (True, 1)
+
+
+def test_what_does_not_reach_the_disk_at_the_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal.open(tmp_path / "a", model="writer")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RadserveError, match="No space left on device; the last answers may not be in it"):
+        journal.close()
+    monkeypatch.undo()
+    Journal.open(tmp_path / "a", model="writer").close()  # nobody holds it
+
+
+def test_a_disk_that_fails_while_it_is_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(InputError, match=r"cannot write to .*a: Input/output error"):
+        Journal.open(tmp_path / "a", model="writer")
