@@ -67,7 +67,8 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
         with explained(f"cannot write to {repository}"):
             if is_new:
                 repository.mkdir()
-            _reserve(spare)
+            replaced = [repository / SUMMARY_FILE, *(repository / name / CONFIG for name in manifest.models)]
+            _reserve(spare, sum(path.stat().st_size for path in replaced if path.is_file()))
             write_manifest(manifest, staged / PENDING)
             _put(staged / PENDING, repository / PENDING)
             known = {name for name in manifest.models if (repository / name).exists()}
@@ -286,10 +287,10 @@ def _renew_summary(repository: Path, bin_folder: Path) -> None:
     _put(new, path)
 
 
-def _reserve(path: Path) -> None:
+def _reserve(path: Path, replaced_bytes: int) -> None:
     """Hold the room that going back takes, for old configurations and summary: the disk may be full by then."""
     with path.open("xb") as file:
-        os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+        os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES + replaced_bytes)
 
 
 def _put(new: Path, path: Path) -> None:

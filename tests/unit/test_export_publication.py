@@ -395,3 +395,16 @@ def test_a_malformed_note_of_a_publication_stops_verification_and_export(tmp_pat
     assert any("publishing.json" in line for line in verify_repository(models))
     with pytest.raises(RepositoryError, match="is malformed"):
         publish(2)
+
+
+def test_room_is_kept_for_all_that_going_back_writes(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of labels make a configuration larger than what is kept in any case."""
+    publish(1)
+    models, kept = tmp_path / "models", []
+    sizes = [path.stat().st_size for path in (models / "README.md", models / "tiny" / "config.pbtxt")]
+    monkeypatch.setattr(publication, "_SPARE_BYTES", 1)
+    monkeypatch.setattr(os, "posix_fallocate", lambda _file, _start, size: kept.append(size))
+    publish(2)
+    assert kept[0] > sum(sizes)
