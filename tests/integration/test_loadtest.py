@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pydicom
 import pytest
 from support.classifiers import image_contract, write_classifier
+from support.datasets import TEST_FILES
 from support.leftovers import children
 from support.servers import wait_until
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Test = Callable[..., "Done"]
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 SHORT = ("--window", "0.2", "--longest", "0.8", "--warm-up", "0.1")
 LONG = ("--window", "0.2", "--duration", "600", "--warm-up", "0")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 from support.repositories import write_add_one, write_python
 from support.servers import free_port, wait_until
 
@@ -34,10 +33,10 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from radserve import AsyncModel
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
 # Works until the caller gives it up, or is let go, and leaves a note of which it was.
 WAITING_STEP = """

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 from support.repositories import write_add_one, write_config, write_public, write_python
 
 from radserve.cli import main
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     Run = Callable[..., "Done"]
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT, MR, CUT = (str(TEST_FILES / name) for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
 RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 SLOW = """

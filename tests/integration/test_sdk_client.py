@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +18,7 @@ import pytest
 import tritonclient.grpc as triton
 from support.callers import Callers
 from support.classifiers import image_contract, set_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 from support.repositories import write_add_one
 from support.servers import free_port, raw_server, wait_until
 
@@ -42,8 +42,8 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
 
 

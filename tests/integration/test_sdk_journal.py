@@ -8,20 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 
 from radserve_export.synthetic import Split, generate
 from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 FILES = 240
 REFUSED = 12

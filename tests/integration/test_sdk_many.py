@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 from support.leftovers import children
 from support.servers import wait_until
 
@@ -19,10 +19,10 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from radserve._codec import Prepare, Prepared
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT, MR, CUT = (TEST_FILES / name for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
 MIXED = [CT, MR, CT, CUT, "/nowhere", CT.read_bytes(), CT]
 KINDS = [Classification, OutOfScopeError, Classification, DecodeError, InputError, Classification, Classification]

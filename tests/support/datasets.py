@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,19 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
-from support.mutations import TEST_FILES
 
 from radserve.errors import RadserveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+DATA = Path(pydicom.__file__).parent / "data"
+TEST_FILES = DATA / "test_files"
+SHIPPED = sorted(
+    path for path in DATA.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".json", ".icc", ".txt"}
+)
+"""All files that pydicom ships."""
+CANARY = "ZZCANARYZZ"
 
 
 def item(**attributes: Any) -> Dataset:

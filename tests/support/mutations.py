@@ -20,12 +20,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pydicom
+from support.datasets import TEST_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 LARGEST_BYTES = 300_000
 # Where a decoder's own trouble begins, and the attributes that it relies on.
 CODESTREAMS = (b"\xff\x4f\xff\x51", b"\xff\xd8\xff")

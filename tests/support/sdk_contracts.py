@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 
 from radserve.contracts import (
     Code,
@@ -28,7 +26,6 @@ from radserve.contracts import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 IMAGE = ImageInput(
     modalities=("CT",), rows=4, columns=4, window=FixedWindow(center=40, width=400), absent_attributes=Policy.ACCEPT
 )

@@ -1,4 +1,4 @@
-"""What a reader sees while a version is published, whatever happens to the exporter; and what a rollback publishes."""
+"""What a reader sees while a version is published, whatever happens to the exporter."""
 
 from __future__ import annotations
 
@@ -14,62 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.exports import dense_network, image_spec, label, write_spec
+from support.exports import contents, dense_network, label, write_spec
+from support.publications import WIDTHS, contract_of, described, is_whole, publisher
 
-from radserve.contracts import CONTRACT_PARAMETER, SCHEMA_VERSION, Contract, parse_contract
-from radserve.contracts.manifest import read_manifest, verify_repository
+from radserve.contracts.manifest import verify_repository
 from radserve.errors import RepositoryError
 from radserve_export import pipeline, publication
 from radserve_export.check import check_repository
 from radserve_export.repository import locked
 from radserve_export.rollback import rollback
-from radserve_export.triton_config import parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Publish = Callable[..., int]
+    from support.publications import Publish
 
 TESTS = Path(__file__).parent.parent
-WIDTHS = {1: 400, 2: 1500, 3: 80}
 STEPS = ["tiny_preprocess", "tiny_network", "tiny_postprocess"]
-
-
-def _described(version: int, **changes: Any) -> dict[str, Any]:
-    """A spec whose window tells the version."""
-    window = {"kind": "fixed", "center": 40, "width": WIDTHS[version]}
-    described = image_spec(**changes)
-    return {**described, "input": {**described["input"], "modalities": ["CT"], "window": window}}
 
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Export a version to ``tmp_path/models``."""
-
-    def export(version: int, outputs: int = 3, **changes: Any) -> int:
-        network = dense_network(seed=version, outputs=outputs)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        return pipeline.export(write_spec(tmp_path, _described(version, **changes)), tmp_path / "models").version
-
-    return export
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _contract(models: Path) -> Contract:
-    config = parse_config((models / "tiny/config.pbtxt").read_bytes())
-    return parse_contract(config.parameters[CONTRACT_PARAMETER].string_value)
-
-
-def _pins(models: Path) -> dict[str, int]:
-    config = parse_config((models / "tiny/config.pbtxt").read_bytes())
-    return {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
-
-
-def _served(models: Path, step: str) -> list[int]:
-    return list(parse_config((models / step / "config.pbtxt").read_bytes()).version_policy.specific.versions)
+    return publisher(tmp_path, monkeypatch)
 
 
 _KILLED_AT_EACH_OPERATION = """
@@ -120,22 +86,6 @@ def _kill_at_each_operation(folder: Path, spec: Path, what: str) -> list[Path]:
     return [folder / "killed" / str(point) / "models" for point in range(1, int(done.stdout) + 1)]
 
 
-def _is_whole(models: Path, versions: dict[int, int]) -> int:
-    """The version that a reader sees, all of it; ``versions`` says which window belongs to it."""
-    assert verify_repository(models) == []
-    assert check_repository(models) == []
-    contract = _contract(models)
-    assert contract.input is not None
-    assert contract.input.window.width == versions[contract.version]  # type: ignore[union-attr]  # a fixed window
-    manifest = read_manifest(models / f"tiny/{contract.version}/manifest.json")
-    assert manifest.version == contract.version
-    for step, pinned in _pins(models).items():
-        assert pinned == contract.version
-        assert pinned in _served(models, step)
-        assert f"{step}/{pinned}/model.onnx" in manifest.files
-    return contract.version
-
-
 @pytest.mark.parametrize("what", [pytest.param("export", marks=pytest.mark.full), "rollback"])
 def test_a_killed_exporter_leaves_the_old_version_or_the_new_one(
     tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch, what: str
@@ -146,26 +96,26 @@ def test_a_killed_exporter_leaves_the_old_version_or_the_new_one(
     if what == "rollback":
         publish(2, serving={"fuse": False})
         windows[3] = WIDTHS[1]
-    spec = write_spec(tmp_path, _described(2, serving={"fuse": False}))
+    spec = write_spec(tmp_path, described(2, serving={"fuse": False}))
     copies = _kill_at_each_operation(tmp_path, spec, what)
-    seen = [_is_whole(models, windows) for models in copies]
+    seen = [is_whole(models, windows) for models in copies]
     old, new = max(windows) - 1, max(windows)
     assert seen == sorted(seen)
     assert (seen.count(old), seen.count(new)) > (15, 3)
-    final = _contents(copies[-1])
+    final = contents(copies[-1])
     network = dense_network(seed=2)
     monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
     for models, version in zip(copies, seen, strict=True):
         with locked(models):
             pass
         assert [path.name for path in models.parent.iterdir()] == ["models"]
-        assert _contract(models).version == version
+        assert contract_of(models).version == version
         assert not (models / ".publishing.json").exists()
         if what == "export":
             pipeline.export(spec, models)
         elif version == old:
             rollback(models, "tiny")
-        assert _contents(models) == final
+        assert contents(models) == final
 
 
 @pytest.mark.full
@@ -173,116 +123,16 @@ def test_a_first_export_that_is_killed_does_not_keep_other_models_from_being_ser
     tmp_path: Path, publish: Publish
 ) -> None:
     publish(1, name="other")
-    spec = write_spec(tmp_path, _described(2, serving={"fuse": False}))
+    spec = write_spec(tmp_path, described(2, serving={"fuse": False}))
     for models in _kill_at_each_operation(tmp_path, spec, "export"):
         assert verify_repository(models) == []
         assert check_repository(models) == []
         if (models / "tiny").exists():
-            assert _is_whole(models, {1: WIDTHS[2]}) == 1
+            assert is_whole(models, {1: WIDTHS[2]}) == 1
         # Another model's export comes first, and clears up.
-        pipeline.export(write_spec(tmp_path, _described(2, name="third")), models)
+        pipeline.export(write_spec(tmp_path, described(2, name="third")), models)
         assert (models / "tiny").exists() == (models / "tiny_network").exists()
         assert not (models / ".publishing.json").exists()
-
-
-def test_a_rollback_is_a_new_version_with_the_older_content(tmp_path: Path, publish: Publish) -> None:
-    models = tmp_path / "models"
-    publish(1)
-    publish(2)
-    done = rollback(models, "tiny")
-    assert (done.version, done.restored, done.replaced) == (3, 1, 2)
-    assert _is_whole(models, {3: WIDTHS[1]}) == 3
-    for file in ("tiny_pipeline/{}/model.onnx", "tiny/{}/labels.txt"):
-        assert (models / file.format(3)).read_bytes() == (models / file.format(1)).read_bytes()
-    manifest = read_manifest(models / "tiny/3/manifest.json")
-    assert manifest.restores == 1
-    assert manifest.parity == read_manifest(models / "tiny/1/manifest.json").parity
-    assert _served(models, "tiny_pipeline") == [2, 3]
-
-
-def test_rolling_back_twice_goes_back_twice_and_an_export_goes_on(tmp_path: Path, publish: Publish) -> None:
-    models = tmp_path / "models"
-    for version in WIDTHS:
-        publish(version)
-    assert [rollback(models, "tiny").restored for _ in range(2)] == [2, 1]
-    assert _contract(models).version == 5
-    before = _contents(models)
-    with pytest.raises(RepositoryError, match=r"5, which has the content of version 1, .* nothing older is kept"):
-        rollback(models, "tiny")
-    with pytest.raises(RepositoryError, match=r"version 5 .*, which is served, has the content of version 1 already"):
-        rollback(models, "tiny", to=1)
-    assert _contents(models) == before
-    assert rollback(models, "tiny", to=3).restored == 3
-    assert publish(2) == 7
-    assert _is_whole(models, {7: WIDTHS[2]}) == 7
-
-
-def test_an_export_of_what_was_restored_writes_nothing(tmp_path: Path, publish: Publish) -> None:
-    publish(1)
-    publish(2)
-    rollback(tmp_path / "models", "tiny")
-    before = _contents(tmp_path / "models")
-    assert publish(1) == 3
-    assert _contents(tmp_path / "models") == before
-
-
-def test_a_rollback_across_another_signature_uses_a_step_of_its_own(tmp_path: Path, publish: Publish) -> None:
-    models = tmp_path / "models"
-    publish(1)
-    publish(2, outputs=2, labels=[label("a"), label("b")])
-    assert _pins(models) == {"tiny_pipeline_2": 2}
-    rollback(models, "tiny")
-    assert _pins(models) == {"tiny_pipeline_3": 3}
-    assert [one.name for one in _contract(models).labels] == ["a", "b", "c"]
-    # The steps of the version before are as they were: it can be served until the new one is.
-    assert _served(models, "tiny_pipeline_2") == [2]
-    assert check_repository(models) == []
-    publish(3)
-    assert _pins(models) == {"tiny_pipeline_3": 4}
-    assert _served(models, "tiny_pipeline_3") == [3, 4]
-
-
-@pytest.mark.parametrize(
-    ("name", "to", "message"),
-    [
-        ("absent", None, "has no public model absent"),
-        ("tiny", 9, "has no version 9 of tiny to read: there are 1, 2"),
-        ("tiny", 2, "version 2 of tiny is the one that is served"),
-    ],
-)
-def test_what_cannot_be_restored_is_told(
-    tmp_path: Path, publish: Publish, name: str, to: int | None, message: str
-) -> None:
-    publish(1)
-    publish(2)
-    before = _contents(tmp_path / "models")
-    with pytest.raises(RepositoryError, match=message):
-        rollback(tmp_path / "models", name, to=to)
-    assert _contents(tmp_path / "models") == before
-
-
-def test_an_older_version_that_was_changed_is_not_restored(tmp_path: Path, publish: Publish) -> None:
-    publish(1)
-    publish(2)
-    path = tmp_path / "models/tiny_pipeline/1/model.onnx"
-    path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(RepositoryError, match="is not what was published as version 1"):
-        rollback(tmp_path / "models", "tiny")
-    assert _contract(tmp_path / "models").version == 2
-
-
-def test_where_files_cannot_be_linked_they_are_copied(
-    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish(1)
-    publish(2)
-
-    def refuse(*_arguments: Any) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    rollback(tmp_path / "models", "tiny")
-    assert verify_repository(tmp_path / "models") == []
 
 
 def test_only_the_newest_versions_are_kept(tmp_path: Path, publish: Publish) -> None:
@@ -343,7 +193,7 @@ def test_a_repository_without_copies_of_its_configurations_is_not_written_to(tmp
     shutil.rmtree(models / "tiny/1/configs")
     with pytest.raises(RepositoryError, match="has no version 1 of tiny to read: there are none"):
         publish(2)
-    assert _contract(models).version == 1
+    assert contract_of(models).version == 1
 
 
 def _of_an_older_layout(models: Path) -> dict[str, bytes]:
@@ -352,7 +202,7 @@ def _of_an_older_layout(models: Path) -> dict[str, bytes]:
     manifest = json.loads((models / "tiny/1/manifest.json").read_text())
     manifest["files"] = {name: digest for name, digest in manifest["files"].items() if "/configs/" not in name}
     (models / "tiny/1/manifest.json").write_text(json.dumps(manifest))
-    return _contents(models)
+    return contents(models)
 
 
 @pytest.mark.parametrize("again", [lambda publish, _: publish(2), lambda _, models: rollback(models, "tiny", to=1)])
@@ -364,28 +214,11 @@ def test_a_repository_of_an_older_layout_is_not_written_to_and_the_next_step_is_
     before = _of_an_older_layout(models)
     with pytest.raises(RepositoryError, match="published by an older radserve") as caught:
         again(publish, models)
-    assert _contents(models) == before
+    assert contents(models) == before
     (command,) = re.findall("`(.*)`", str(caught.value))
     subprocess.run(shlex.split(command), check=True)  # noqa: S603 - what the message tells to run
     assert publish(2) == 1
     assert verify_repository(models) == []
-
-
-def test_a_rollback_writes_the_present_schema(tmp_path: Path, publish: Publish) -> None:
-    models = tmp_path / "models"
-    publish(1)
-    copy = models / "tiny/1/configs/tiny.pbtxt"
-    text = copy.read_text()
-    for later in ("evidence", "crop", "study", "pixels", "category", "reference"):
-        entry = rf'\\"{later}\\":(?:null|\\"ignore\\")'
-        text, found = re.subn(rf",{entry}|{entry},", "", text)
-        assert found, later
-    text = re.sub(r'schema_version\\":\d+', r'schema_version\\":1', text)
-    copy.write_text(text)
-    publish(2)
-    rollback(models, "tiny")
-    contract = _contract(models)
-    assert (contract.version, contract.schema_version) == (3, SCHEMA_VERSION)
 
 
 def test_a_malformed_note_of_a_publication_stops_verification_and_export(tmp_path: Path, publish: Publish) -> None:

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 from support.answers import classification, drawn, segmentation
-from support.sdk_contracts import TEST_FILES
+from support.datasets import TEST_FILES
 from support.validators import errors_of
 
 from radserve.errors import DicomError

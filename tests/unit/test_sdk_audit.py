@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.datasets import TEST_FILES
 from support.scripted import KINDS, Shell, answered, failing, replied, response_to
-from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract
+from support.sdk_contracts import IMAGE, TEXT, contract
 
 from radserve import _codec
 from radserve.audit import AuditLog

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import pydicom
 import pytest
+from support.datasets import TEST_FILES
 from support.scripted import message_of
-from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, WAVEFORM, arrays, contract, tensors
+from support.sdk_contracts import IMAGE, TEXT, WAVEFORM, arrays, contract, tensors
 from tritonclient.grpc import service_pb2
 
 from radserve import Priority, _codec

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import struct
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
 import pytest
-from support.datasets import attempt, item, make, to_bytes
+from support.datasets import DATA, SHIPPED, TEST_FILES, attempt, item, make, to_bytes
 
 from radserve.dicom import open_dicom, read_image, read_waveform
 from radserve.errors import (
@@ -25,14 +24,9 @@ from radserve.errors import (
 from radserve.sources import VoiLut, VoiWindow
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from pathlib import Path
 
-DATA = Path(pydicom.__file__).parent / "data"
-TEST_FILES = DATA / "test_files"
-SHIPPED = sorted(
-    path for path in DATA.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".json", ".icc", ".txt"}
-)
-CANARY = "ZZCANARYZZ"
+    from pydicom.dataset import Dataset
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(DATA)))

@@ -10,8 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import MPEG2MPML, JPEGLossless, JPEGLosslessSV1, JPEGLSTransferSyntaxes
-from support.datasets import make
-from support.mutations import TEST_FILES
+from support.datasets import TEST_FILES, make
 
 from radserve.dicom import read_image
 from radserve.dicom._codestream import JPEG_2000

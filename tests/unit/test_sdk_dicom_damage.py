@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
 )
-from support.datasets import attempt, make, to_bytes
+from support.datasets import CANARY, TEST_FILES, attempt, make, to_bytes
 
 from radserve.dicom import open_dicom, read_image, read_waveform
 from radserve.errors import (
@@ -31,13 +31,6 @@ from radserve.sources import Image
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-DATA = Path(pydicom.__file__).parent / "data"
-TEST_FILES = DATA / "test_files"
-SHIPPED = sorted(
-    path for path in DATA.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".json", ".icc", ".txt"}
-)
-CANARY = "ZZCANARYZZ"
 
 
 def test_a_cut_in_an_elements_header_or_in_encapsulated_pixels_is_noticed_on_opening() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
-from support.datasets import compressed, first_frame, make
-from support.mutations import TEST_FILES, attempt
+from support.datasets import TEST_FILES, compressed, first_frame, make
+from support.mutations import attempt
 
 from radserve.dicom import _fragments, read_image
 from radserve.dicom._codestream import check_codestream

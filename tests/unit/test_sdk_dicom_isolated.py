@@ -21,7 +21,7 @@ import pydicom
 import pytest
 from openjpeg.utils import encode_array
 from pydicom.encaps import encapsulate
-from support.mutations import TEST_FILES
+from support.datasets import TEST_FILES
 
 from radserve.dicom import _budget, _isolated, _memory, open_series, read_image
 from radserve.dicom._codecs import decode_here

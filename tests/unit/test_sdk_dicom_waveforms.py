@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian
-from support.datasets import item, make
+from support.datasets import TEST_FILES, item, make
 
 from radserve.dicom import read_waveform
 from radserve.errors import DicomError, OutOfScopeError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
 
 def ecg(**attributes: Any) -> Dataset:

@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.sdk_contracts import TEST_FILES
+from support.datasets import TEST_FILES
 
 from radserve import pictures
 from radserve.dicom import open_series, read_image

@@ -20,8 +20,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from support.datasets import compressed, first_frame, make, to_bytes
-from support.mutations import TEST_FILES, measure, measure_files
+from support.datasets import TEST_FILES, compressed, first_frame, make, to_bytes
+from support.mutations import measure, measure_files
 
 from radserve.dicom import read_image
 from radserve.errors import DicomError, InputError, RadserveError

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
+from support.datasets import TEST_FILES
 from support.meetings import COUNT, TEXTS, Server, asked, connected
-from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract, tensors
+from support.sdk_contracts import IMAGE, TEXT, contract, tensors
 
 import radserve.metrics
 from radserve import InputError, MissingExtraError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 import pytest
-from support.sdk_contracts import TEST_FILES, WAVEFORM, contract
+from support.datasets import TEST_FILES
+from support.sdk_contracts import WAVEFORM, contract
 
 from radserve import _codec
 from radserve.contracts import EveryImage, FileWindow, FixedWindow, ImageInput, PercentileWindow, Policy, WholeVolume

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from support.sdk_contracts import IMAGE, TEST_FILES, TEXT, contract
+from support.datasets import TEST_FILES
+from support.sdk_contracts import IMAGE, TEXT, contract
 
 from radserve._codec import Prepare
 from radserve._workers import Preparing, _preparing

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.datasets import item, make
-from support.sdk_contracts import TEST_FILES
+from support.datasets import TEST_FILES, item, make
 from support.series import enhanced, stack
 
 from radserve.dicom import open_series, read_image

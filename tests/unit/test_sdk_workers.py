@@ -17,8 +17,9 @@ import msgspec
 import numpy as np
 import pydicom
 import pytest
+from support.datasets import TEST_FILES
 from support.leftovers import children
-from support.sdk_contracts import IMAGE, TEST_FILES, WAVEFORM, contract
+from support.sdk_contracts import IMAGE, WAVEFORM, contract
 from support.servers import wait_until
 
 from radserve import errors
