@@ -129,7 +129,7 @@ def _asked(deployment: _Deployment, client: Client, models: tuple[str, ...]) -> 
         yield _refused(deployment, error)
         return
     yield _version(deployment, metadata.version)
-    with suppress(KeyError, TypeError, ValueError):  # Triton itself tells no time
+    with suppress(KeyError, TypeError, ValueError, OverflowError):  # Triton itself tells no time
         yield _clock(deployment, parsedate_to_datetime(headers["date"]), before + taken_s / 2)
     yield from (_closed(deployment, what, calls) for what, calls in _CLOSED.items())
     try:
@@ -169,7 +169,7 @@ def _refused(deployment: _Deployment, error: grpc.RpcError) -> Check:
 
 
 def _version(deployment: _Deployment, version: str) -> Check:
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    numbers = tuple(int(number) for number in re.findall(r"\d{1,9}", version)[:2])
     if numbers >= FLOOR:
         return deployment.check("Triton", Status.OK, f"version {version}")
     which = ", the embedded server's," if numbers == _EMBEDDED else ""

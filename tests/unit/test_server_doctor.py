@@ -12,7 +12,11 @@ import pytest
 import tomllib
 import typer
 from packaging.requirements import Requirement
-from tritonclient.grpc.service_pb2 import RepositoryIndexResponse
+from tritonclient.grpc.service_pb2 import RepositoryIndexResponse, ServerMetadataResponse
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
 
 from radserve.errors import ServerStartError, installing
 from radserve.options import TLS, ClientOptions
@@ -154,6 +158,28 @@ def test_what_a_server_tells_stays_one_line_of_text() -> None:
     told = [check.detail, unloadable.name]
     assert "\\x1b[2J" in check.detail
     assert all(text.isprintable() for text in told)
+
+
+@pytest.mark.parametrize(
+    ("version", "date"),
+    [("9" * 5000, "now"), ("2.75.0", "Mon, 23 Nov 2026 12:00:00 +" + "9" * 20), ("2.75.0", "Mon, 99 Nov 9999999999")],
+)
+def test_whatever_a_server_says_of_version_and_time_is_no_traceback(version: str, date: str) -> None:
+    class Metadata(GRPCInferenceServiceServicer):  # type: ignore[misc] # generated without types
+        def ServerMetadata(self, _request: object, context: grpc.ServicerContext) -> ServerMetadataResponse:  # noqa: N802 - Triton's name
+            context.send_initial_metadata((("date", date),))
+            return ServerMetadataResponse(name="triton", version=version)
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        add_GRPCInferenceServiceServicer_to_server(Metadata(), server)
+        url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        try:
+            checks = examine(lambda: ClientOptions(endpoints=(url,), timeout_s=5))
+        finally:
+            server.stop(None).wait()
+    assert f"server {url}, Triton" in {check.name for check in checks}
 
 
 def test_where_no_authorities_are_named_those_of_grpc_are_trusted(
