@@ -22,7 +22,7 @@ def export_densenet(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
     network = keras.applications.DenseNet121(weights=None, input_shape=(224, 224, 1), classes=len(spec["labels"]))
     network.save(folder / "densenet.keras")
-    spec = {name: value for name, value in spec.items() if name not in {"training", "evaluation"}}
+    spec = {name: value for name, value in spec.items() if name not in {"training", "evaluation", "reference"}}
     spec |= {"name": "densenet", "model": "densenet.keras", "input": {**spec["input"], "rows": 224, "columns": 224}}
     (folder / "densenet.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
     export(folder / "densenet.yaml", folder / "densenet")

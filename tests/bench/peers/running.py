@@ -64,13 +64,18 @@ class Running:
             self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
+        # What it started itself tidies up as it ends, too.
+        self._wait_for_the_others(0)  # no signal
+        self._wait_for_the_others(signal.SIGKILL)
+        self._process.wait()
+
+    def _wait_for_the_others(self, number: int) -> None:
         until = time.monotonic() + _GRACE_S
         while (left := self.processes()) and time.monotonic() < until:
             for pid in left:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
             time.sleep(0.05)
-        self._process.wait()
 
     def check(self) -> None:
         """Raise a PeerError if it ended."""
