@@ -1,8 +1,8 @@
 """Damaged copies of the files that pydicom ships, by seed; read in a process of their own and measured.
 
-As a script: ``python mutations.py FIRST LAST`` reads mutants FIRST to LAST - 1
-and prints one JSON object with what became of them; ``python mutations.py
-FILE...`` does so for each file.
+As a program: ``python -m support.mutations FIRST LAST`` reads mutants FIRST to
+LAST - 1 and prints one JSON object with what became of them; ``python -m
+support.mutations FILE...`` does so for each file.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ def measure_files(paths: list[Path]) -> list[Measured]:
 
 
 def _run(*arguments: str) -> list[Measured]:
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - Python itself
+    command = [sys.executable, "-m", "support.mutations", *arguments]
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)  # noqa: S603 - Python itself
     assert done.returncode == 0, (done.returncode, done.stdout[-200:], done.stderr[-2000:])
     return [Measured(**json.loads(line)) for line in done.stdout.splitlines()]
 
