@@ -79,7 +79,8 @@ class Cluster:
         repository: The model repository that all replicas serve.
         replicas: How many.
         port: Of the gateway; 0 takes a free one.
-        canary: The public model that tells the gateway whether a replica answers; None takes the smallest.
+        canary: The public model that tells the gateway whether a replica answers; None takes a text model,
+            whose requests never change, else the one with the smallest request.
         prometheus: Whether to run Prometheus, if it is installed.
         on_event: Called with who it is about ("replica 1", "the gateway") and what happened, from other threads.
         gateway: Further fields of ``Gateway``, as a mapping.
@@ -202,6 +203,9 @@ class Cluster:
         try:
             choose_ports(_LOOPBACK, self._port)  # what is wrong is told before anything is started
             canary = canary_of(self.repository, self._canary)
+            if not canary.lasts:
+                told = "the canary asks %s: after a release that changes its inputs, start the cluster anew"
+                _log.warning(told, canary.model)
             self._start_servers()
             self._start_gateway(canary)
             if self._prometheus_is_wanted:

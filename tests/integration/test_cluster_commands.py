@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 _END_S = 60
+_CANARY = "the canary asks add_one: after a release that changes its inputs, start the cluster anew\n"
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_the_lines_that_it_prints_can_be_called_and_ctrl_c_leaves_nothing(start:
     assert "add_one" in done.stdout
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=_END_S)
-    assert (process.returncode, messages) == (0, "stopped\n")
+    assert (process.returncode, messages) == (0, f"{_CANARY}stopped\n")
     assert leftovers(process.pid) == []
     assert _refuses(told["gateway"].partition(",")[0])
 
@@ -105,7 +106,7 @@ def test_sigterm_leaves_nothing(start: Start) -> None:
     assert not any(map(_refuses, urls))
     process.send_signal(signal.SIGTERM)
     rest, messages = process.communicate(timeout=_END_S)
-    assert (process.returncode, rest, messages) == (0, "", "stopped\n")
+    assert (process.returncode, rest, messages) == (0, "", f"{_CANARY}stopped\n")
     assert leftovers(process.pid) == []
     assert all(map(_refuses, urls))
 
@@ -134,6 +135,7 @@ def test_sighup_starts_the_replicas_anew_and_is_told(start: Start) -> None:
     pid = _addresses(process)["replicas"][0]["pid"]
     process.send_signal(signal.SIGHUP)
     assert process.stderr is not None
+    assert next(process.stderr) == _CANARY
     told = [next(process.stderr), next(process.stderr)]
     assert "replica 1: is started anew" in told[0]
     assert "replica 1: the server was restarted at" in told[1]

@@ -1,10 +1,11 @@
-"""Which replicas are started anew, and when, without any."""
+"""What a cluster does with its replicas, and tells, without any."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from support.deployment import ROOT
 
 from radserve.errors import ServerStartError
 from radserve_server import cluster as module
@@ -107,3 +108,16 @@ def test_starting_a_cluster_twice_does_not_stop_it(gateway: _Gateway, tmp_path: 
     with pytest.raises(ServerStartError, match="started already"):
         running.start()
     assert vars(running)["_envoy"] is gateway
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize(("canary", "warned"), [(None, False), ("chest_xray", True)])
+def test_whose_canary_ends_with_a_release_is_told(
+    canary: str | None, caplog: pytest.LogCaptureFixture, *, warned: bool
+) -> None:
+    running = Cluster(ROOT / "model_repository", replicas=1, canary=canary)
+    vars(running.servers[0])["start"] = vars(running)["_stopping"].set
+    with pytest.raises(ServerStartError, match="was stopped"):
+        running.start()
+    assert ("the canary asks chest_xray: after a release" in caplog.text) is warned
+    assert bool(caplog.records) is warned
