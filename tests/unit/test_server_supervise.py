@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +17,6 @@ from radserve_server.supervise import Event, EventKind, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
 
 
 class Scene:
@@ -29,22 +28,12 @@ class Scene:
         self.stubs: list[Stub] = []
         self.fails: dict[str, Exception] = {}
         self.grpc_url, self.pid, self.repository = "127.0.0.1:1", os.getpid(), folder
-        self._monkeypatch = monkeypatch
-        self.replace(supervise, "Control", lambda *_, **__: self)
-        self.replace(stubs, "stubs_of", lambda *_: self.stubs)
-        self.replace(stubs, "kill", lambda stub: self._do(f"kill {stub.pid}"))
-        self.replace(canary, "public_models", lambda *_, **__: ["a", "b"])
-        self.replace(canary, "check", lambda _url, model, **_: self._do(f"ask {model}"))
+        monkeypatch.setattr(supervise, "Control", lambda *_, **__: self)
+        monkeypatch.setattr(stubs, "stubs_of", lambda *_: self.stubs)
+        monkeypatch.setattr(stubs, "kill", lambda stub: self._do(f"kill {stub.pid}"))
+        monkeypatch.setattr(canary, "public_models", lambda *_, **__: ["a", "b"])
+        monkeypatch.setattr(canary, "check", lambda _url, model, **_: self._do(f"ask {model}"))
         self.supervisor = Supervisor(self, period_s=1, timeout_s=1, report=self.events.append)
-
-    def replace(self, module: ModuleType, name: str, fake: Callable[..., Any]) -> None:
-        """Put a fake in place for this thread: the supervisor of the whole run's server calls the same functions."""
-        real, here = getattr(module, name), threading.get_ident()
-
-        def either(*arguments: object, **options: object) -> object:
-            return (fake if threading.get_ident() == here else real)(*arguments, **options)
-
-        self._monkeypatch.setattr(module, name, either)
 
     def _do(self, what: str) -> None:
         self.did.append(what)
@@ -99,7 +88,9 @@ def test_a_dead_stub_s_process_id_is_not_killed(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("later", ["S", ""])
-def test_a_moment_s_halt_and_an_orderly_end_are_no_illness(later: str, scene: Scene) -> None:
+def test_a_moment_s_halt_and_an_orderly_end_are_no_illness(
+    later: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks = iter(
         [
             [Stub(11, "S", "a_pipeline", "")],
@@ -107,7 +98,7 @@ def test_a_moment_s_halt_and_an_orderly_end_are_no_illness(later: str, scene: Sc
             [Stub(11, later, "a_pipeline", "")] if later else [],
         ]
     )
-    scene.replace(stubs, "stubs_of", lambda *_: next(looks))
+    monkeypatch.setattr(stubs, "stubs_of", lambda *_: next(looks))
     scene.supervisor._look_at_stubs()
     scene.supervisor._round()
     assert scene.did == ["ask a", "ask b"]
@@ -120,14 +111,14 @@ def test_after_a_restart_the_old_stubs_are_not_cured(scene: Scene) -> None:
     assert scene.did == ["unload a_pipeline", "launch"]
 
 
-def test_a_full_queue_after_a_reload_is_no_reason_to_restart(scene: Scene) -> None:
+def test_a_full_queue_after_a_reload_is_no_reason_to_restart(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     says = iter([InferenceFailedError("is not healthy"), ServerOverloadedError("full")])
 
     def check(_url: str, model: str, **_: float) -> None:
         if model == "a":
             raise next(says)
 
-    scene.replace(canary, "check", check)
+    monkeypatch.setattr(canary, "check", check)
     scene.supervisor._round()
     assert scene.did == ["steps a", "unload a_pipeline", "load a_pipeline"]
     assert [event.kind for event in scene.events] == [EventKind.CANARY_FAILED, EventKind.HEALED]
