@@ -184,7 +184,8 @@ def test_a_label_map_is_written_whole_or_not_at_all(disk: Disk, *, force: bool) 
 def test_without_room_for_its_own_files_a_server_is_not_started(disk: Disk, tmp_path: Path) -> None:
     write_add_one(tmp_path / "models")
     disk.fill(leave=2 * _PAGE)  # with less, Python would take another folder
-    done = _radserve("serve", "--repository", tmp_path / "models", TMPDIR=str(disk.path))
+    ports = ("--grpc-port", 0, "--http-port", 0, "--metrics-port", 0)
+    done = _radserve("serve", "--repository", tmp_path / "models", *ports, TMPDIR=str(disk.path))
     assert done.returncode == 1
     assert "cannot be prepared" in done.stderr
     assert _FULL in done.stderr
