@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 from support.loads import HOSTILE, PLAN, invalid_run, report_of, run_of
+from support.sdk_contracts import contract
 
 from radserve.cli import main
-from radserve.loadtest import dump_report
+from radserve.cli._loadtest_runs import Asked, Files
+from radserve.errors import InputError
+from radserve.loadtest import Goal, Scenario, dump_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from radserve.loadtest import Report
 
@@ -120,6 +123,10 @@ def test_options_that_do_not_go_together_are_wrong_usage(
         (("--find-max-rate", "--slo", "50ms"), "50ms is no goal for the latency: write it as p99=50ms"),
         (("--html", "none/load.html"), "there is no folder none to write load.html to"),
         (("--csv", "none/load.csv"), "there is no folder none to write load.csv to"),
+        (("--json", "."), ". is a folder: name a file in it"),
+        (("--json", "/proc/load.json"), "cannot write to /proc/load.json: "),
+        (("--json", "load", "--html", "./load"), "give --json, --csv and --html a file each"),
+        (("--sweep", ""), " is no list of concurrencies"),
     ],
 )
 def test_what_is_wrong_is_told_before_a_server_is_asked(
@@ -135,3 +142,29 @@ def test_a_page_is_not_promised_without_matplotlib(run: Command, monkeypatch: py
     status, _, err = run("m", *URL, "--html", "load.html")
     assert status == 1
     assert "'loadtest' extra" in err
+
+
+def test_a_file_that_cannot_be_written_costs_no_other(tmp_path: Path) -> None:
+    (tmp_path / "load.windows.csv").mkdir()
+    files = Files(tmp_path / "load.json", tmp_path / "load.csv", tmp_path / "load.html")
+    files.check()
+    with pytest.raises(InputError, match=r"cannot write to .*load\.windows\.csv"):
+        files.write(report_of())
+    assert all(path is not None and path.is_file() for path in files)
+
+
+@pytest.mark.parametrize("to", ["/dev/null", "/dev/stdout"])
+def test_streams_and_devices_are_written_to_as_they_are(to: str) -> None:
+    Files(Path(to), None, None).check()
+
+
+def test_a_sweep_has_no_more_workers_than_requests_in_flight() -> None:
+    given = {"workers": 4, "concurrency": None}
+    plans = Asked(Scenario.CLOSED_LOOP, given, goal=None, swept=(1, 2, 8)).plans(contract())
+    assert [(plan.concurrency, plan.workers) for plan in plans] == [(1, 1), (2, 2), (8, 4)]
+
+
+def test_a_search_begins_with_no_rate_of_0() -> None:
+    given = {"workers": 1, "concurrency": None, "rate": 0.0}
+    with pytest.raises(InputError, match="the rate must be"):
+        Asked(Scenario.SERVER, given, goal=Goal.of("p99=1s"), swept=()).plans(contract())

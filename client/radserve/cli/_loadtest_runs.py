@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from functools import partial
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -17,7 +18,7 @@ from radserve.loadtest import Goal, Plan, Scenario, csv_files, dump_html, dump_r
 from radserve.loadtest._svg import require_matplotlib
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,12 +42,14 @@ class Asked(NamedTuple):
         """The plan for a model, with these attributes instead."""
         given = {**self.given, **instead}
         workers = given["workers"] or workers_of(self.scenario, given["concurrency"])
+        if self.swept:
+            workers = min(workers, given["concurrency"])
         return Plan.of(self.scenario, contract, **given | {"workers": workers})
 
     def plans(self, contract: Contract) -> list[Plan]:
         """Each load that is known before anything is measured; of a search, the shape of them all."""
         if self.goal is not None:
-            return [self.plan(contract, rate=self.given["rate"] or 1.0)]
+            return [self.plan(contract, rate=1.0 if self.given["rate"] is None else self.given["rate"])]
         return [self.plan(contract, concurrency=one) for one in self.swept] or [self.plan(contract)]
 
 
@@ -122,13 +125,15 @@ class Files(NamedTuple):
         """See before anything is measured that it can be written.
 
         Raises:
-            InputError: A folder is missing.
+            InputError: One cannot be, or two are the same.
             MissingExtraError: What the page needs is not installed.
         """
-        for path in self:
-            if path is not None and not path.absolute().parent.is_dir():
-                msg = f"there is no folder {path.parent} to write {path.name} to"
-                raise InputError(msg)
+        given = [path for path in self if path is not None]
+        for path in given:
+            _check_place(path)
+        if len({path.absolute() for path in given}) < len(given):
+            msg = "give --json, --csv and --html a file each"
+            raise InputError(msg)
         if self.html is not None:
             require_matplotlib()
 
@@ -136,14 +141,42 @@ class Files(NamedTuple):
         """Write the report in each form that is asked for.
 
         Raises:
-            InputError: One cannot be written; what was there is still there.
+            InputError: One cannot be written: what was there is still there, and the others are written.
         """
+        problems = []
+        for path, content in self._contents(report):
+            try:
+                write_file(path, content)
+            except InputError as error:  # noqa: PERF203 - a few files
+                problems.append(error)
+        if problems:
+            raise problems[0]
+
+    def _contents(self, report: Report) -> Iterator[tuple[Path, bytes]]:
         if self.json is not None:
-            write_file(self.json, dump_report(report))
+            yield self.json, dump_report(report)
         for path, text in csv_files(self.csv, report).items() if self.csv else ():
-            write_file(path, text.encode())
+            yield path, text.encode()
         if self.html is not None:
-            write_file(self.html, dump_html(report).encode())
+            yield self.html, dump_html(report).encode()
+
+
+def _check_place(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        msg = f"there is no folder {path.parent} to write {path.name} to"
+        raise InputError(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder: name a file in it"
+        raise InputError(msg)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return  # a stream, a device, or a file elsewhere
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        msg = f"cannot write to {path}: {error.strerror}"
+        raise InputError(msg) from None
 
 
 def refuse_together(**options: object) -> None:

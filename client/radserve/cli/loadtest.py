@@ -174,7 +174,7 @@ def loadtest(
             "timeout_s": options.timeout_s,
         },
         goal=goal,
-        swept=concurrencies(sweep_over) if sweep_over else (),
+        swept=() if sweep_over is None else concurrencies(sweep_over),
     )
     report, problem = _measured(model, inputs or [], asked, options)
     is_one = goal is None and not asked.swept
@@ -204,8 +204,8 @@ def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOp
         payloads, sent = payloads_for(served, inputs, plans[0])
         served.infer(payloads[0])  # what is wrong with model or inputs is told before anything is measured
         contract = served.contract
-        start = asked.given["rate"] or (1.0 if asked.goal is None else _rate_of(served, payloads))
-    search = None if asked.goal is None else RateSearch(asked.goal, start)
+        goal = asked.goal
+        search = None if goal is None else RateSearch(goal, asked.given["rate"] or _rate_of(served, payloads))
     target = Target(contract, options, payloads)
     runs: tuple[Run, ...]
     if search is None:
