@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from radserve.client import Client
 from radserve.contracts import CONTRACT_PARAMETER
 from radserve.errors import ContractError, RadserveError
+from radserve.options._address import is_loopback
 from radserve.telemetry import one_line
 from radserve_server.checks import Check, Status
 from radserve_server.reach import reach
@@ -55,7 +55,7 @@ class _Deployment:
         self.url = options.endpoints[0]
         self.name = f"server {self.url}"
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self.is_development = options.tls is None and _is_loopback(self.url.rpartition(":")[0].strip("[]"))
+        self.is_development = options.tls is None and is_loopback(self.url.rpartition(":")[0])
 
     def ask(self, method: str, request: Any, *, with_secret: bool = True) -> tuple[Any, dict[str, str]]:  # noqa: ANN401
         """The answer of one of Triton's methods, and its headers."""
@@ -76,13 +76,6 @@ class _Deployment:
 
 def _now() -> float:
     return time.time()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def examine(options: ClientOptions, models: Iterable[str] = ()) -> list[Check]:

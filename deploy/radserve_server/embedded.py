@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from radserve.contracts.manifest import verify_repository
 from radserve.errors import RadserveError, ServerStartError
+from radserve.options._address import is_loopback
 from radserve_server import canary, ports
 from radserve_server.discover import find_triton, problems
 from radserve_server.machine import cores
@@ -226,7 +226,7 @@ class EmbeddedServer:
         if self._process is not None:
             msg = "the server was started already: stop it first"
             raise ServerStartError(msg)
-        if not self._insecure and not _is_loopback(self.host):
+        if not self._insecure and not is_loopback(self.host):
             msg = (
                 f"{self.host} is not loopback, and the embedded server is open to all who reach it: use 127.0.0.1,"
                 " or allow it with insecure=True (--i-understand-this-is-not-for-production)"
@@ -332,12 +332,3 @@ class EmbeddedServer:
             who = f"model {model}" if model else "the server"
             msg = f"{who} does not answer: {error}"
             raise ServerStartError(msg) from error
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

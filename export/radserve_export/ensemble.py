@@ -39,7 +39,6 @@ class Step:
         outputs: What it gives.
         files: Contents of its version folder.
         graph: Its graph; None for a python step.
-        is_batched: Whether the graph's first axis is the batch.
         parameters: Parameters of its configuration.
     """
 
@@ -49,7 +48,6 @@ class Step:
     outputs: tuple[TensorSpec, ...]
     files: Mapping[str, bytes]
     graph: onnx.ModelProto | None = None
-    is_batched: bool = True
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,7 +98,6 @@ def _graph_step(name: str, graph: onnx.ModelProto, *, batched: bool = True) -> S
         outputs=outputs,
         files=files_,
         graph=graph,
-        is_batched=batched,
     )
 
 

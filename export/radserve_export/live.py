@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from radserve.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
+from radserve.options._address import is_loopback
 from radserve_export.evidence import SUFFIX
 from radserve_export.versions import fits, read_version
 
@@ -185,7 +185,7 @@ def _superseded(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _server(url: str, access: Access) -> Iterator[_Server]:
-    if access.tls_ca is None and not access.insecure and not _is_loopback(url):
+    if access.tls_ca is None and not access.insecure and not is_loopback(url.rpartition(":")[0]):
         msg = f"{url} is not this machine: give --tls-ca, or --insecure if the network is trusted"
         raise RequestRejectedError(msg)
     try:
@@ -285,13 +285,3 @@ class _Server:
 
 def _is_busy(entry: Any) -> bool:  # noqa: ANN401 - a protobuf message
     return entry.state in ("READY", "UNLOADING", "LOADING")
-
-
-def _is_loopback(url: str) -> bool:
-    host = url.rpartition(":")[0].strip("[]")
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from radserve_export.live import Access
 
 _SECRET = "RADSERVE_PROTOCOL_SECRET"  # noqa: S105 - the variable's name
-_Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Public models; default: all.")]
 _Repository = Annotated[Path, typer.Option(help="Folder of the model repository.")]
 _Urls = Annotated[list[str], typer.Option("--url", metavar="HOST:PORT", help="Triton's gRPC service; repeatable.")]
 _NoUrls = Annotated[

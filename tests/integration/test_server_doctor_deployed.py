@@ -286,7 +286,7 @@ def test_a_development_server_is_no_fault_on_this_machine_and_broken_on_another(
     write_add_one(tmp_path)
     with raw_server(tmp_path) as (_, url):
         here = examined(url)
-        monkeypatch.setattr(deployed, "_is_loopback", lambda _host: False)
+        monkeypatch.setattr(deployed, "is_loopback", lambda _host: False)
         elsewhere = examined(url, insecure=True)
     assert Status.BROKEN not in {check.status for check in here.values()}
     assert here["Triton"].status is Status.WARNING

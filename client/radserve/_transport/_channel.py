@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from radserve.errors import InputError
+from radserve.options._address import is_loopback
 
 if TYPE_CHECKING:
     from radserve.options import TLS, ClientOptions
@@ -20,26 +20,15 @@ def check_address(url: str, options: ClientOptions) -> None:
         InputError: It is so.
     """
     host = url.rpartition(":")[0]
-    if options.tls is None and not options.insecure and not is_loopback(url):
+    if options.tls is None and not options.insecure and not is_loopback(host):
         msg = (
             f"{host} is not this machine and the connection would not be encrypted:"
             " give tls=TLS.from_files(...) (--tls-ca), or insecure=True (--insecure) if the network is trusted"
         )
         raise InputError(msg)
-    if options.shared_memory and not is_loopback(url):
+    if options.shared_memory and not is_loopback(host):
         msg = f"shared_memory is for servers on this host, {host} is another: leave it out"
         raise InputError(msg)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own."""
-    host = url.rpartition(":")[0].strip("[]")
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def open_channel(url: str, options: ClientOptions, tls: TLS | None, module: Any) -> Any:  # noqa: ANN401 - two kinds

@@ -13,7 +13,7 @@ from radserve.dicom._attributes import numbers, positive, text
 from radserve.dicom._codecs import Frame, decode_here, decode_native, decoder_of, is_installed, needs_isolation
 from radserve.dicom._codestream import check_codestream
 from radserve.dicom._fragments import encapsulated_frame
-from radserve.dicom._isolated import decode_isolated
+from radserve.dicom._isolated import DAMAGED, decode_isolated
 from radserve.dicom._memory import Allocations, out_of_memory
 from radserve.dicom._packbits import decode_rle
 from radserve.errors import (
@@ -34,7 +34,6 @@ MAX_FRAME_SAMPLES = 2**26
 MAX_FRAME_BYTES = 2**27
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-_DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _RGB_SAMPLES = 3
 
 
@@ -68,7 +67,7 @@ def decode_frame(dataset: Dataset, index: int, budget: Budget) -> Frame:
         msg = "an attribute of the Image Pixel module (PS3.3 C.7.6.3) is missing or contradicts the others"
         raise DecodeError(msg) from None
     except Exception as error:  # noqa: BLE001 - whatever the decoders raise, the file cannot be used
-        raise (out_of_memory() if allocations.failed(error) else DecodeError(_DAMAGED)) from None
+        raise (out_of_memory() if allocations.failed(error) else DecodeError(DAMAGED)) from None
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:
@@ -122,7 +121,7 @@ def _check_native_length(dataset: Dataset, keyword: str) -> None:
     if text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         frame_bits = frame_bits * 2 // 3
     if (frame_bits * positive(dataset, "NumberOfFrames", default=1) + 7) // 8 > len(dataset[keyword].value):
-        raise DecodeError(_DAMAGED)
+        raise DecodeError(DAMAGED)
 
 
 def _native(dataset: Dataset, keyword: str, syntax: UID, index: int) -> Frame:
@@ -175,7 +174,7 @@ def _encapsulated(dataset: Dataset, syntax: UID, index: int, budget: Budget) -> 
     else:
         decoded = decode_here(found.data, syntax, decoder, options)
     if decoded.stored.shape[:2] != (rows, columns):
-        raise DecodeError(_DAMAGED)
+        raise DecodeError(DAMAGED)
     return decoded
 
 

@@ -42,7 +42,7 @@ READY = b"radserve"
 OUT_OF_MEMORY = 3  # exit status where the request itself does not fit
 HEADER = struct.Struct("<QII")  # number of the request, bytes of the JSON text, bytes of the frame
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from radserve.dicom._decoder_process import main; main()"
-_DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
+DAMAGED = "the pixel data are truncated or damaged: fetch the file again"
 _STALLED = "decoding takes longer than frames of their size may: the file is damaged, or made to stall"
 _STOPPED = 1
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
@@ -236,7 +236,7 @@ def _refusal(kind: str) -> Exception:
     """Of a decoder's error, by its name."""
     if kind == "AttributeError":
         return AttributeError()  # an attribute that is not there is told by its own message, see decode_frame
-    return _swollen() if kind == "MemoryError" else DecodeError(_DAMAGED)
+    return _swollen() if kind == "MemoryError" else DecodeError(DAMAGED)
 
 
 def _swollen() -> DecodeError:

@@ -50,7 +50,6 @@ class DicomSeries:
 
     def __init__(self, files: Sequence[DicomSource], *, maximum_gap: float) -> None:
         self._files = files
-        self._maximum_gap = maximum_gap
         self._opened: tuple[int, DicomFile] | None = None
         self._budget = Budget()
         scopes: list[Scope] = []

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from radserve.loadtest._figures import ErrorCount
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,20 +65,6 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The worker is connected and waits for the begin."""
 
 
-class Failures(msgspec.Struct, frozen=True):
-    """Failures of one type.
-
-    Attributes:
-        type: The error's.
-        count: How many.
-        message: What the first one said.
-    """
-
-    type: str
-    count: int
-    message: str
-
-
 class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What happened in a window, or since its begin.
 
@@ -112,7 +100,7 @@ class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     lags: bytes
     cpu_s: float
     busy_s: float
-    failures: list[Failures]
+    failures: list[ErrorCount]
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):

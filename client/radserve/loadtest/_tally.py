@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from radserve.loadtest._figures import ErrorCount
 from radserve.loadtest._histogram import Histogram
-from radserve.loadtest._messages import AFTER, WARM_UP, Failures, Record
+from radserve.loadtest._messages import AFTER, WARM_UP, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,10 @@ class Tally:
                 lags=self._lags.encode(),
                 cpu_s=cpu - self._cpu_before,
                 busy_s=busy - self._busy_before,
-                failures=[Failures(kind, count, self._messages[kind]) for kind, count in self._failures.items()],
+                failures=[
+                    ErrorCount(type=kind, count=count, message=self._messages[kind])
+                    for kind, count in self._failures.items()
+                ],
             )
         )
         self._due_before, self._cpu_before, self._busy_before = due_in_all, cpu, busy
