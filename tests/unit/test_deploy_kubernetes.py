@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from support.deployment import DEPLOY, kubectl, objects, problems, rendered, run, versions
+
+from radserve_server.probe import _CALL_S, _CANARY_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +28,11 @@ def _of(path: str, kind: str, name: str) -> dict[str, Any]:
 def _pods(path: str) -> dict[str, dict[str, Any]]:
     """The pods' specs by the name of what makes them."""
     found = objects(rendered(path)).items()
-    return {name: one["spec"]["template"]["spec"] for (kind, name), one in found if kind in {"Deployment", "Job"}}
+    return {
+        name.removesuffix("-next"): one["spec"]["template"]["spec"]
+        for (kind, name), one in found
+        if kind in {"Deployment", "Job"}
+    }
 
 
 def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,6 +108,7 @@ def test_a_busy_server_is_given_a_minute_and_another_probe(path: str) -> None:
     probe = _triton(path)["livenessProbe"]
     assert probe["exec"]["command"] == ["/opt/radserve/bin/python", "-m", "radserve_server.probe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
+    assert probe["timeoutSeconds"] > _CANARY_S + 2 * _CALL_S  # else the kubelet, not the probe, says that it is dead
     startup = _triton(path)["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
 
@@ -125,12 +133,14 @@ def test_a_leaving_gateway_sends_its_clients_elsewhere_first() -> None:
 @pytest.mark.parametrize("name", ["triton", "envoy"])
 def test_replicas_are_apart_and_are_not_evicted_together(path: str, name: str) -> None:
     affinity = _pods(path)[name]["affinity"]["podAntiAffinity"]
-    keys = [
-        one["podAffinityTerm"]["topologyKey"] for one in affinity["preferredDuringSchedulingIgnoredDuringExecution"]
-    ]
-    assert keys[0] == "kubernetes.io/hostname"
+    own = {"matchLabels": {"app.kubernetes.io/name": name}}
+    terms = [one["podAffinityTerm"] for one in affinity["preferredDuringSchedulingIgnoredDuringExecution"]]
+    assert terms[0]["topologyKey"] == "kubernetes.io/hostname"
+    assert all(term["labelSelector"] == own for term in terms)
+    assert _of(path, "Deployment", name)["spec"]["template"]["metadata"]["labels"].items() >= own["matchLabels"].items()
     budget = _of(path, "PodDisruptionBudget", name)["spec"]
-    assert budget["selector"]["matchLabels"] == {"app.kubernetes.io/name": name}
+    assert budget["selector"] == own
+    assert budget.get("maxUnavailable", budget.get("minAvailable")) == 1
 
 
 def test_a_release_rolls_over_without_a_gap_where_there_is_more_than_one_gpu() -> None:
@@ -176,6 +186,22 @@ def test_nothing_reaches_the_replicas_but_the_gateway_and_prometheus(path: str) 
         8001: [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "envoy"}}}],
         8002: [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     }
+
+
+@pytest.mark.parametrize("path", _OVERLAYS)
+def test_the_gateway_is_reached_by_callers_and_reaches_replicas_and_names_alone(path: str) -> None:
+    envoy = _of(path, "NetworkPolicy", "envoy")["spec"]
+    assert {rule["ports"][0]["port"]: rule.get("from") for rule in envoy["ingress"]} == {
+        8443: None,
+        9902: [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    }
+    replicas, names = envoy["egress"]
+    assert replicas == {
+        "to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "triton"}}}],
+        "ports": [{"port": 8001, "protocol": "TCP"}],
+    }
+    assert names["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+    assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
 
 
 @pytest.mark.parametrize("path", _OVERLAYS)
@@ -296,6 +322,20 @@ def test_publishing_serves_nothing_and_comparing_changes_nothing() -> None:
     candidate = next(one for one in pod["initContainers"] if one["name"] == "candidate")
     assert candidate["restartPolicy"] == "Always"
     assert pod["containers"][0]["command"][-1] == "radserve_server.compare"
+
+
+@pytest.mark.parametrize("path", _RELEASE)
+def test_each_release_has_a_job_of_its_own_as_none_can_be_changed(path: str, tmp_path: Path) -> None:
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY / "kubernetes" / "release", copy / "kubernetes" / "release")
+    shutil.copytree(DEPLOY / "versions", copy / "versions")
+    named = copy / "kubernetes" / path / "kustomization.yaml"
+    named.write_text(named.read_text().replace("RELEASE=next", "RELEASE=2026-11-23"))
+    text = run(kubectl(), "kustomize", named.parent).stdout
+    assert [name for kind, name in objects(text) if kind == "Job"] == [f"{named.parent.name}-2026-11-23"]
+    images = set(re.findall(r" image: (.*)", text))
+    assert images == set(re.findall(r" image: (.*)", rendered(path)))
+    assert problems(text, tmp_path) == ""
 
 
 def test_what_is_served_is_one_line_of_an_overlay() -> None:

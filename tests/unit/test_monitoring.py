@@ -110,6 +110,31 @@ def test_the_jobs_have_the_same_names_everywhere() -> None:
     assert {one["spec"]["endpoints"][0]["relabelings"][0]["replacement"] for one in monitors} == jobs
 
 
+def test_the_autoscaler_reads_how_long_a_request_of_a_pod_waits(tmp_path: Path) -> None:
+    rule = yaml.safe_load(
+        objects(rendered("overlays/multi-gpu"))["ConfigMap", "prometheus-adapter-rules"]["data"]["config.yaml"]
+    )["rules"][0]
+    query = (
+        rule["metricsQuery"]
+        .replace("<<.LabelMatchers>>", 'namespace="radserve",pod=~"a|b"')
+        .replace("<<.GroupBy>>", "pod")
+    )
+    series = {
+        "nv_inference_queue_duration_us": {"a": 600_000, "b": 0, "c": 900_000},
+        "nv_inference_request_success": dict.fromkeys("abc", 20),
+    }
+    told = [
+        {"series": f'{name}{{namespace="radserve", pod="{pod}", model="m"}}', "values": f"0+{step}x20"}
+        for name, steps in series.items()
+        for pod, step in steps.items()
+    ]
+    samples = [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in (("a", 30), ("b", 0))]
+    asked = {"expr": query, "eval_time": "10m", "exp_samples": samples}
+    file = tmp_path / "autoscaler.yaml"
+    file.write_text(yaml.safe_dump({"tests": [{"interval": "1m", "input_series": told, "promql_expr_test": [asked]}]}))
+    _promtool("test", "rules", file)
+
+
 def test_compose_gives_grafana_the_dashboard() -> None:
     grafana = compose()["services"]["grafana"]
     mount = grafana["volumes"][0]
