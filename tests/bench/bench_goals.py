@@ -139,13 +139,15 @@ def alone_ms(graph: Path) -> float:
 
 def test_how_late_answers_are_below_what_the_server_can(
     reference_server: EmbeddedServer,
+    plain: EmbeddedServer,
     large: EmbeddedServer,  # noqa: F811 - the fixture
     tmp_path: Path,
 ) -> None:
     rows = []
-    for server, model, in_flight in (
-        (reference_server, MODEL, "16"),
-        (large, "densenet", "4"),
+    for server, model, queue, in_flight in (
+        (reference_server, MODEL, "default", "16"),
+        (plain, MODEL, "`queue: null`", "16"),
+        (large, "densenet", "default", "4"),
     ):
         url, graph = server.grpc_url, server.repository / f"{model}_pipeline" / "1" / "model.onnx"
         most = loadtest(url, model, tmp_path, "--scenario", "closed-loop", "--concurrency", in_flight).per_s
@@ -155,9 +157,10 @@ def test_how_late_answers_are_below_what_the_server_can(
             found = loadtest(url, model, tmp_path, "--scenario", "server", "--rate", f"{most * share:.1f}")
             numbers = (most * share, found.per_s, bare_ms, found.p99_ms, 5 * bare_ms + 2, found.late_ms)
             cells = [f"{number:,.2f}" for number in numbers]
-            rows.append([f"`{model}`", f"{share:.0%}", *cells, "yes" if found.is_valid else "no"])
+            rows.append([f"`{model}`", queue, f"{share:.0%}", *cells, "yes" if found.is_valid else "no"])
     head = (
         "model",
+        "queue",
         "load",
         "offered, a second",
         "answered",
