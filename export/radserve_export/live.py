@@ -26,6 +26,7 @@ from radserve.errors import (
 )
 from radserve.options._address import is_loopback
 from radserve_export.evidence import SUFFIX
+from radserve_export.repository import no_such_model
 from radserve_export.versions import fits, read_version
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def publish_to(url: str, repository: Path, name: str, access: Access, tell: Call
     """
     folders = version_folders(repository / name)
     if not folders:
-        msg = f"{repository} has no public model {name}: name one of its ensembles"
-        raise RepositoryError(msg)
+        raise no_such_model(repository, name)
     version = read_version(repository, name, int(folders[-1].name))
     number = version.manifest.version
     public = [model for model, config in version.configs.items() if config.HasField("ensemble_scheduling")]

@@ -37,6 +37,13 @@ def version_before(repository: Path, model: str, version: int) -> int | None:
     return older[-1] if older else None
 
 
+def no_such_model(repository: Path, name: str) -> RepositoryError:
+    """What to raise where a repository has no public model of a name; it says which there are."""
+    public = sorted({manifest.parents[1].name for manifest in repository.glob(f"*/*/{MANIFEST}")})
+    there = f"it has {', '.join(public)}" if public else "name a folder that 'radserve export' wrote (--repository)"
+    return RepositoryError(f"{repository} has no public model {name}: {there}")
+
+
 def is_published(repository: Path, name: str, version: int, hashes: Mapping[str, str]) -> bool:
     """Whether a version consists of just these files.
 

@@ -57,8 +57,7 @@ def rollback(repository: Path, name: str, *, to: int | None = None) -> RolledBac
     with repo.locked(repository):
         newest = repo.newest_version(repository, name)
         if not newest:
-            msg = f"{repository} has no public model {name}: name one of its ensembles"
-            raise RepositoryError(msg)
+            raise repo.no_such_model(repository, name)
         current = read_version(repository, name, newest)
         older = read_version(repository, name, _target(repository, current) if to is None else to)
         if older.manifest.version == newest:
@@ -85,7 +84,8 @@ def _target(repository: Path, current: Version) -> int:
     target = repo.version_before(repository, current.manifest.name, present)
     if target is None:
         served = f"version {newest}" + (f", which has the content of version {present}," if present < newest else "")
-        msg = f"{current.manifest.name}: {served} is served, and nothing older is kept: name one with --to"
+        newer = "" if present == newest else ": name a newer one with --to"
+        msg = f"{current.manifest.name}: {served} is served, and nothing older is kept{newer}"
         raise RepositoryError(msg)
     return target
 

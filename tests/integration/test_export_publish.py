@@ -271,9 +271,9 @@ def test_a_server_behind_mutual_tls_takes_orders_of_its_client_alone(tmp_path: P
     [
         (("publish", "--url", "triton.hospital.local:8001"), "is not this machine: give --tls-ca"),
         (("publish", "--url", "localhost:1", "--tls-cert", "c.pem"), "mutual TLS needs"),
-        (("publish", "absent", "--url", "localhost:1"), "has no public model absent"),
-        (("rollback", "absent"), "has no public model absent"),
-        (("rollback", "tiny"), "tiny: version 1 is served, and nothing older is kept"),
+        (("publish", "absent", "--url", "localhost:1"), "has no public model absent: it has tiny\n"),
+        (("rollback", "absent"), "has no public model absent: it has tiny\n"),
+        (("rollback", "tiny"), "tiny: version 1 is served, and nothing older is kept\n"),
     ],
 )
 def test_wrong_orders_are_one_line(tmp_path: Path, export: Publish, arguments: tuple[str, ...], message: str) -> None:

@@ -84,10 +84,15 @@ def test_a_rollback_across_another_signature_uses_a_step_of_its_own(tmp_path: Pa
     assert served(models, "tiny_pipeline_3") == [3, 4]
 
 
+def test_what_holds_no_model_at_all_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="has no public model tiny: name a folder that 'radserve export' wrote"):
+        rollback(tmp_path, "tiny")
+
+
 @pytest.mark.parametrize(
     ("name", "to", "message"),
     [
-        ("absent", None, "has no public model absent"),
+        ("absent", None, "has no public model absent: it has tiny$"),
         ("tiny", 9, "has no version 9 of tiny to read: there are 1, 2"),
         ("tiny", 2, "version 2 of tiny is the one that is served"),
     ],

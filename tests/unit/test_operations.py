@@ -61,6 +61,8 @@ def test_kubectl_understands_it_and_what_it_names_is_there(command: str) -> None
     for option, path in pairwise(words):
         if option == "--kustomize":
             run(kubectl(), "kustomize", ROOT / path)
+        if option == "--filename":
+            assert (ROOT / path).is_file()
         if option == "--namespace":
             assert f"namespace/{path}" in names
 

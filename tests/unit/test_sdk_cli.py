@@ -123,6 +123,7 @@ def test_help_lists_all_commands_even_the_broken_ones(capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "Greet somebody" in told
     assert "Not available" in told
+    assert installing("export") in " ".join(told.replace("│", " ").split())
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,8 @@ def _add(app: typer.Typer, point: metadata.EntryPoint) -> None:
         def command() -> None:
             _stop(f"the command {point.name} is not available ({reason})", _FAILED)
 
-        command.__doc__ = f"Not available: {reason}"
+        # Help is markup, where [extra] would be a style.
+        command.__doc__ = f"Not available: {reason}".replace("[", r"\[")
         settings = {"ignore_unknown_options": True, "allow_extra_args": True}
         app.command(point.name, context_settings=settings)(command)
     else:
