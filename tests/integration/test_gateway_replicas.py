@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.echo import answers, furnished, two_replicas, write_echo
-from support.envoys import RunningEnvoy, envoy, place, tls, unavailable
+from support.envoys import RunningEnvoy, between, envoy, place, tls, unavailable
 from support.faulty import x
 from support.servers import raw_server, wait_until
 
@@ -50,6 +50,20 @@ def test_a_replica_that_says_it_is_unavailable_is_ejected(folder: Path, replicas
                     break
         assert gateway.statistic("outlier_detection_ejections_active") == 1
         answers(gateway, folder, count=20)
+
+
+def test_a_replica_is_told_how_long_its_caller_waits(folder: Path, replicas: list[EmbeddedServer]) -> None:
+    left: list[float] = []
+    canary = canary_of(folder / "models", "echo")
+    with (
+        between(replicas[0].grpc_url, lambda _, context: left.append(context.time_remaining())) as replica,
+        envoy(folder, [replica], canary) as gateway,
+        Client(gateway.url, tls=tls(folder, "client")) as client,
+    ):
+        model = client.model("echo", timeout_s=60)
+        assert not any(one < 30 for one in left)
+        model.infer({"X": np.zeros((1, 4), np.float32)}, timeout_s=20)
+    assert any(10 < one < 30 for one in left)
 
 
 def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: list[EmbeddedServer]) -> None:

@@ -21,7 +21,7 @@ from radserve_server.envoy import Envoy
 from radserve_server.gateway import Gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from radserve_server.gateway import Canary
 
@@ -151,33 +151,44 @@ def _base64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-class _CanariesAlone(grpc.GenericRpcHandler):  # type: ignore[type-arg] # takes none when run
-    """Hands canaries on to a server, and calls itself unavailable to everybody else."""
+class _Between(grpc.GenericRpcHandler):  # type: ignore[type-arg] # takes none when run
+    """Hands calls on to a server, once a function has looked at them."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: grpc.Channel, look: Callable[[bytes, grpc.ServicerContext], None]) -> None:
+        self._channel, self._look = channel, look
 
     def service(self, handler_call_details: Any) -> Any:
         """What answers a call."""
         method = self._channel.unary_unary(handler_call_details.method, bytes, bytes)
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if b"\x1a\x06canary" not in request:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "out of order")
+            self._look(request, context)
             return bytes(method(request))
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
 @contextmanager
-def unavailable(target: str) -> Iterator[str]:
-    """``host:port`` of a replica that passes its canary and answers nobody."""
+def between(target: str, look: Callable[[bytes, grpc.ServicerContext], None]) -> Iterator[str]:
+    """``host:port`` of a replica that hands calls on to another one, once ``look`` has seen and not ended them."""
     with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
-        server.add_generic_rpc_handlers((_CanariesAlone(channel),))
+        server.add_generic_rpc_handlers((_Between(channel, look),))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
             yield f"127.0.0.1:{port}"
         finally:
             server.stop(None).wait()
+
+
+@contextmanager
+def unavailable(target: str) -> Iterator[str]:
+    """``host:port`` of a replica that passes its canary and answers nobody."""
+
+    def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+        if b"\x1a\x06canary" not in request:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "out of order")
+
+    with between(target, refuse) as address:
+        yield address
