@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.classifiers import text_contract, write_classifier
+from support.commands import RADSERVE
 from support.disks import Disk, small_disk
 from support.exports import contents, dense_network, image_spec, write_spec
 from support.loads import report_of
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from radserve_export.network import Network
 
 _PAGE = 4096
-_RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 _FULL = "No space left on device"
 
 
@@ -54,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 def _radserve(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - ourselves
-        [*_RADSERVE, *map(str, arguments)],
+        [*RADSERVE, *map(str, arguments)],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support.commands import RADSERVE
 from support.containers import entry_point, write_secrets
 from support.deployment import ROOT
 from support.disks import read_only
@@ -49,7 +49,7 @@ def test_neither_checkout_nor_repository_nor_system_can_be_written(models: Path)
 
 def test_radserve_serve_serves_and_leaves_nothing(models: Path) -> None:
     grpc, http, metrics = (str(free_port()) for _ in range(3))
-    command = [*read_only(models), sys.executable, "-c", "from radserve.cli import main; main()", "serve"]
+    command = [*read_only(models), *RADSERVE, "serve"]
     command += ["--repository", str(models), "--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics]
     url = f"127.0.0.1:{grpc}"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:  # noqa: S603 - ours

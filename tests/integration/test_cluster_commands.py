@@ -10,11 +10,11 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
+from support.commands import RADSERVE, read_until
 from support.leftovers import leftovers, wait_until_gone
 from support.repositories import write_add_one
 from support.servers import wait_until
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Start = Callable[..., subprocess.Popen[str]]
 
-_RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 _END_S = 60
 _CANARY = "the canary asks add_one: after a release that changes its inputs, start the cluster anew\n"
 
@@ -46,7 +45,7 @@ def start(repository: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def run(*options: str) -> subprocess.Popen[str]:
-        command = [*_RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0", *options]
+        command = [*RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0", *options]
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))  # noqa: S603 - ourselves
         return running[-1]
@@ -57,18 +56,8 @@ def start(repository: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def _read_until(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    pytest.fail(f"it ended with {process.wait()} before {text!r}:\n{seen}{process.communicate()[1]}")
-
-
 def _addresses(process: subprocess.Popen[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_read_until(process, "{"))
+    found: dict[str, Any] = json.loads(read_until(process, "{"))
     return found
 
 
@@ -83,14 +72,14 @@ def _refuses(url: str) -> bool:
 
 def test_the_lines_that_it_prints_can_be_called_and_ctrl_c_leaves_nothing(start: Start) -> None:
     process = start()
-    seen = _read_until(process, "ready after")
+    seen = read_until(process, "ready after")
     told = dict(line.split(maxsplit=1) for line in seen.splitlines() if not line.startswith("replica"))
     assert told["models"] == "add_one"
     options = shlex.split(told["ask"].partition(" scan.dcm ")[2])
-    done = subprocess.run([*_RADSERVE, "health", "add_one", *options], capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+    done = subprocess.run([*RADSERVE, "health", "add_one", *options], capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
     assert "add_one answers" in done.stdout
     listed = shlex.split(told["operators"])[1:]
-    done = subprocess.run([*_RADSERVE, *listed], capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+    done = subprocess.run([*RADSERVE, *listed], capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
     assert "add_one" in done.stdout
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=_END_S)
@@ -157,7 +146,7 @@ def test_prometheus_asks_all_parts(start: Start) -> None:
 
 def test_a_terminal_shows_what_each_replica_does_and_closing_it_ends_all(repository: Path) -> None:
     mine, theirs = pty.openpty()
-    command = [*_RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0"]
+    command = [*RADSERVE, "cluster", str(repository), "--replicas", "1", "--port", "0"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(  # noqa: S603 - ourselves
         ["setsid", "--ctty", *command],  # noqa: S607 - of util-linux, on every Linux

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pydicom
 import pytest
 import typer
 from support.callers import Callers
+from support.datasets import TEST_FILES
 from support.exports import ROWS, dense_network, image_spec, write_spec
 from support.repositories import write_add_one
 from support.servers import served, wait_until
@@ -19,12 +18,13 @@ from radserve_server import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from radserve_export.network import Network
 
     Export = Callable[..., int]
 
-CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+CT = TEST_FILES / "CT_small.dcm"
 
 app = typer.Typer()
 for command in (release_commands.publish, release_commands.rollback):

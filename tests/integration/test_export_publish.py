@@ -6,15 +6,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 import pytest
 import tritonclient.grpc as triton
 import typer
 from support.callers import CALLERS, Callers
+from support.datasets import TEST_FILES
 from support.exports import COLUMNS, ROWS, dense_network, image_spec, write_spec
 from support.networks import convolutional_network, recurrent_network
 from support.servers import free_port, raw_server, served, wait_until, write_certificate
@@ -27,13 +26,14 @@ from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from radserve_export.network import Network
     from radserve_server import EmbeddedServer
 
     Publish = Callable[..., int]
 
-CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+CT = TEST_FILES / "CT_small.dcm"
 WIDTHS = {1: 400, 2: 1500, 3: 3000, 4: 800}
 
 app = typer.Typer()

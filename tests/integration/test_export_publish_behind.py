@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pydicom
 import pytest
 import typer
 from support.callers import Callers
+from support.datasets import TEST_FILES
 from support.exports import ROWS, dense_network, image_spec, write_spec
 from support.servers import served, wait_until
 from typer.testing import CliRunner
@@ -18,13 +17,14 @@ from radserve_export import pipeline, release_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from radserve_export.network import Network
     from radserve_server import EmbeddedServer
 
     Publish = Callable[..., int]
 
-CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+CT = TEST_FILES / "CT_small.dcm"
 STEPS = ("tiny_preprocess", "tiny_network", "tiny_postprocess")
 
 app = typer.Typer()

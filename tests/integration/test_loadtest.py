@@ -7,12 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from support.classifiers import image_contract, write_classifier
+from support.commands import RADSERVE
 from support.datasets import TEST_FILES
 from support.leftovers import children
 from support.servers import wait_until
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Test = Callable[..., "Done"]
 
-RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 SHORT = ("--window", "0.2", "--longest", "0.8", "--warm-up", "0.1")
 LONG = ("--window", "0.2", "--duration", "600", "--warm-up", "0")
 SECRET = "s3cret-t0ken"  # noqa: S105 - a test's

@@ -6,12 +6,12 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.classifiers import image_contract, write_classifier
+from support.commands import RADSERVE
 from support.leftovers import children
 from support.servers import wait_until
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHORT = ("--window", "0.2", "--longest", "0.6", "--warm-up", "0.1")
-RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")

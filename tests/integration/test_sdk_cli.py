@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.commands import RADSERVE
 from support.datasets import TEST_FILES
 from support.repositories import write_add_one, write_config, write_public, write_python
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Run = Callable[..., "Done"]
 
 CT, MR, CUT = (str(TEST_FILES / name) for name in ("CT_small.dcm", "MR_small.dcm", "MR_truncated.dcm"))
-RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 SLOW = """
 import os
 import time

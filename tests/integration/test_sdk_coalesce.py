@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import pydicom
 import pytest
 import tritonclient.grpc as triton
 from support.classifiers import image_contract, set_contract, text_contract, write_classifier
+from support.datasets import TEST_FILES
 
 from radserve import AsyncClient, Client, ClientOptions, InferenceFailedError, Priority, Rejection, ServerError, _codec
 from radserve.contracts import FixedWindow, ImageInput
@@ -21,11 +20,12 @@ from radserve_server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from radserve import AsyncModel
     from radserve.contracts import Contract
 
-CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+CT = TEST_FILES / "CT_small.dcm"
 CALLERS = 64
 VERSIONS = range(2, 6)
 # A report that says so makes the request that it is in fail, or the process die.

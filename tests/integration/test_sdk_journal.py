@@ -6,13 +6,13 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
 from support.classifiers import image_contract, text_contract, write_classifier
+from support.commands import RADSERVE
 from support.datasets import TEST_FILES
 
 from radserve_export.synthetic import Split, generate
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 FILES = 240
 REFUSED = 12
 # Of two runs these differ, and nothing else.

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.classifiers import text_contract, write_classifier
+from support.commands import RADSERVE
 from support.servers import wait_until
 
 from radserve_server import EmbeddedServer
@@ -22,7 +22,6 @@ from radserve_server import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-RADSERVE = [sys.executable, "-c", "from radserve.cli import main; main()"]
 BAR = re.compile(rb"predicting .*?(\d+)%")
 INTERRUPTED = "radserve: interrupted\r\n"
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"

@@ -7,10 +7,10 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support.commands import RADSERVE, read_until
 from support.inference import add_one
 from support.leftovers import leftovers, wait_until_gone
 from support.repositories import write_add_one, write_config, write_python
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[..., subprocess.Popen[str]]
 
-_SERVE = [sys.executable, "-c", "from radserve.cli import main; main()", "serve"]
+_SERVE = [*RADSERVE, "serve"]
 _FREE_PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 _EXIT_S = 30
 _SLOW_TO_LOAD = """
@@ -60,21 +60,10 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
-def _read_until(process: subprocess.Popen[str], text: str) -> str:
-    """What it printed, up to the line with a text."""
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    pytest.fail(f"it ended with {process.wait()} before {text!r}:\n{seen}")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_serving_cleanly(number: signal.Signals, repository: Path, serve: Serve) -> None:
     process = serve(repository)
-    seen = _read_until(process, "ready")
+    seen = read_until(process, "ready")
     found = re.search(r"gRPC +(\S+)", seen)
     assert found is not None
     assert add_one(found.group(1)) == [1, 1, 1, 1]
@@ -93,7 +82,7 @@ def test_a_signal_ends_serving_cleanly(number: signal.Signals, repository: Path,
 def test_ctrl_c_during_the_start_leaves_nothing(moment: str, tmp_path: Path, serve: Serve) -> None:
     write_python(tmp_path / "repository", "slow", _SLOW_TO_LOAD)
     process = serve(tmp_path / "repository", "--verbose")
-    _read_until(process, moment)
+    read_until(process, moment)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=_EXIT_S)
     assert process.returncode == 130
@@ -104,14 +93,14 @@ def test_ctrl_c_during_the_start_leaves_nothing(moment: str, tmp_path: Path, ser
 
 def test_the_cores_and_what_an_instance_gets_of_them_are_told(repository: Path, serve: Serve) -> None:
     process = serve(repository, "--threads", "3")
-    assert re.search(r"^cores +\d+, 3 threads an instance$", _read_until(process, "ready after"), re.MULTILINE)
+    assert re.search(r"^cores +\d+, 3 threads an instance$", read_until(process, "ready after"), re.MULTILINE)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_EXIT_S)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_requests(repository: Path, serve: Serve) -> None:
     process = serve(repository)
-    _read_until(process, "ready")
+    read_until(process, "ready")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_EXIT_S)
@@ -120,7 +109,7 @@ def test_a_second_ctrl_c_does_not_wait_for_requests(repository: Path, serve: Ser
 
 def test_kill_9_of_the_command_takes_the_server_with_it(repository: Path, serve: Serve) -> None:
     process = serve(repository)
-    _read_until(process, "ready")
+    read_until(process, "ready")
     assert leftovers(process.pid) != []
     process.kill()
     process.communicate(timeout=_EXIT_S)
@@ -129,10 +118,10 @@ def test_kill_9_of_the_command_takes_the_server_with_it(repository: Path, serve:
 
 def test_kill_9_of_the_guard_takes_the_server_with_it(repository: Path, serve: Serve) -> None:
     process = serve(repository)
-    _read_until(process, "ready")
+    read_until(process, "ready")
     guard = next(int(line.split()[1][:-1]) for line in leftovers(process.pid) if "guard.py" in line)
     os.kill(guard, signal.SIGKILL)
-    _read_until(process, "the server was restarted")
+    read_until(process, "the server was restarted")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_EXIT_S)
     assert process.returncode == 0
@@ -162,7 +151,7 @@ def test_another_host_is_refused_in_one_clear_line_that_names_the_option(reposit
 
 def test_who_says_that_it_is_not_for_production_may_serve_another_host(repository: Path, serve: Serve) -> None:
     process = serve(repository, "--host", "0.0.0.0", "--i-understand-this-is-not-for-production")  # noqa: S104 - the test
-    assert "0.0.0.0:" in _read_until(process, "ready after")
+    assert "0.0.0.0:" in read_until(process, "ready after")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_EXIT_S)
 
@@ -202,8 +191,8 @@ def test_a_server_that_dies_at_start_is_one_clear_line(repository: Path, serve: 
 
 def test_what_the_supervisor_does_is_told(repository: Path, serve: Serve) -> None:
     process = serve(repository)
-    _read_until(process, "ready")
+    read_until(process, "ready")
     stub = next(int(line.split()[1][:-1]) for line in leftovers(process.pid) if "python_backend_stub" in line)
     os.kill(stub, signal.SIGKILL)
-    seen = _read_until(process, "was loaded anew")
+    seen = read_until(process, "was loaded anew")
     assert "a Python process of model add_one_pipeline died" in seen

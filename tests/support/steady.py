@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
+from support.datasets import TEST_FILES
 
 from radserve import AsyncClient, RadserveError
 from radserve.options import ClientOptions
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT = 16
 _ONE_FAILS_OF = 25
-_FILE = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+_FILE = TEST_FILES / "CT_small.dcm"
 
 
 async def main(url: str, requests: int, kept_bytes: int, names: list[str]) -> None:

@@ -7,19 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from support import custom_layers
+from support.commands import RADSERVE
 from support.custom_layers import Doubled, Registered, Spy, squared
 from support.evil import archive, dense, described, sequential
 from support.exports import image_spec, write_spec
 from support.keras_models import keras, layers
 from support.kernel import has_landlock
 from support.leftovers import children
+from support.servers import wait_until
 
 from radserve.errors import ConversionError, SpecError, UntrustedModelError
 from radserve_export.from_keras.configuration import check_configuration
@@ -29,9 +30,6 @@ from radserve_export.network import Conversion, Form
 from radserve_export.sandbox.limits import Limits
 from radserve_export.sandbox.network import converted_network
 from radserve_export.sandbox.text import LONGEST
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PLAIN = Conversion(form=Form.PLAIN)
 MODULE = "support.custom_layers"
@@ -186,32 +184,25 @@ def test_a_model_that_never_finishes_is_stopped_and_the_option_named(tmp_path: P
         pass
 
 
-def _wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_export_leaves_no_child_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     _saved(tmp_path, layers.Dense(3)).rename(tmp_path / "tiny.keras")
     spec = write_spec(tmp_path, image_spec())
-    command = [sys.executable, "-c", "from radserve.cli import main; main()", "export", str(spec)]
+    command = [*RADSERVE, "export", str(spec)]
     with subprocess.Popen(  # noqa: S603 - this Python, on files of this test
         [*command, "--repository", str(tmp_path / "models")],
         env=os.environ | {"TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        started = _wait_for(lambda: children(process.pid))
-        assert started
+        assert wait_until(lambda: children(process.pid) != set())
+        started = children(process.pid)
         assert _folders(temporary)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert _wait_for(lambda: not any(_is_alive(child) for child in started))
+    assert wait_until(lambda: not any(_is_alive(child) for child in started))
     assert not (tmp_path / "models").exists()
     if number != signal.SIGKILL:
         assert process.returncode == 130
