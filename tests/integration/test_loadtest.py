@@ -19,7 +19,8 @@ from support.servers import wait_until
 
 from radserve import Client
 from radserve.cli import main
-from radserve.loadtest import Ending, Report, Run, parse_report
+from radserve.errors import RadserveError
+from radserve.loadtest import Ending, Plan, Report, Run, Scenario, measure, parse_report, synthetic
 from radserve.loadtest._server import Server, steps_between
 from radserve.options import ClientOptions
 from radserve_server import EmbeddedServer
@@ -191,6 +192,18 @@ def test_a_server_without_statistics_is_measured_all_the_same(repository: Path, 
     assert done.run.totals.requests > 10
     assert done.run.steps == ()
     assert any("no breakdown by the server: the server restricts this call" in note for note in done.run.notes)
+
+
+def test_a_server_that_is_gone_before_the_load_is_told_as_what_it_is() -> None:
+    described = image_contract()
+    plan = Plan.of(Scenario.SINGLE_STREAM, described)
+
+    async def load() -> Run:
+        options = ClientOptions(endpoints=("127.0.0.1:1",))
+        return await measure(plan, described, options, synthetic(described, 0), stop=asyncio.Event())
+
+    with pytest.raises(RadserveError, match=r"^a worker process cannot begin: no server answers gRPC at 127.0.0.1:1"):
+        asyncio.run(load())
 
 
 class Running:

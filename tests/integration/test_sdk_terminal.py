@@ -198,3 +198,21 @@ def test_without_a_terminal_there_is_no_bar(server: EmbeddedServer) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
         assert (done.returncode, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout
+
+
+def test_a_load_test_tells_how_far_it_is_on_the_terminal_alone(server: EmbeddedServer) -> None:
+    load = ["--warm-up", "1", "--window", "0.2", "--duration", "600"]
+    terminal = Terminal(["loadtest", "triage", "--url", server.grpc_url, *load], stdout=subprocess.PIPE)
+    try:
+        assert wait_until(lambda: b"of at most 600 s" in terminal.shown), terminal.shown
+        terminal.type(CTRL_C)
+        status, out, shown = terminal.end()
+    finally:
+        terminal.close()
+    assert status == 130
+    assert "1 in flight: warming up, 1 s" in shown
+    assert re.search(r"\d of at most 600 s: [\d.]+ inferences/s, p50 [\d.]+ ms, p95 [\d.]+ ms", shown)
+    assert is_clean(shown)
+    assert after_the_bar(shown) == ""
+    assert "interrupted: this is what was measured until then" in out
+    assert "warming up" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +13,21 @@ from support.loads import HOSTILE, PLAN, invalid_run, report_of, run_of
 from support.sdk_contracts import contract
 
 from radserve.cli import main
-from radserve.cli._loadtest_runs import Asked, Files
-from radserve.errors import InputError
-from radserve.loadtest import Goal, Scenario, dump_report
+from radserve.cli._loadtest_runs import Asked, Files, Target, measure_in_turn
+from radserve.cli._loadtest_show import print_runs, problem_of_all
+from radserve.errors import InputError, RadserveError
+from radserve.loadtest import Ending, Goal, Scenario, Search, dump_report
+from radserve.options import ClientOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from radserve.loadtest import Report
+    from radserve.loadtest import Report, Run
 
     Command = Callable[..., tuple[int, str, str]]
 
 URL = ("--url", "127.0.0.1:1")
+FOUND = Search(percent=99, latency_s=0.05, rate=60, limit="at 70")
 
 
 @pytest.fixture
@@ -168,3 +172,35 @@ def test_a_search_begins_with_no_rate_of_0() -> None:
     given = {"workers": 1, "concurrency": None, "rate": 0.0}
     with pytest.raises(InputError, match="the rate must be"):
         Asked(Scenario.SERVER, given, goal=Goal.of("p99=1s"), swept=()).plans(contract())
+
+
+def test_what_was_measured_stays_when_no_further_load_can_be() -> None:
+    async def loads(measure: object) -> AsyncIterator[Run]:
+        assert callable(measure)
+        yield run_of()
+        msg = "no server answers"
+        raise RadserveError(msg)
+
+    target = Target(contract(), ClientOptions(endpoints=("127.0.0.1:1",)), [])
+    assert asyncio.run(measure_in_turn(target, loads)) == ((run_of(),), "no server answers")
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        (report_of([run_of()], search=FOUND), None),
+        (report_of([run_of()], search=replace(FOUND, rate=None)), "no rate was found: at 70"),
+        (report_of([run_of()], search=FOUND, cut_short="gone"), "no further load could be measured: gone"),
+        (report_of([run_of()], cut_short="gone"), "no further load could be measured: gone"),
+        (
+            report_of([run_of(), run_of(ending=Ending.SERVER_LOST, notes=("it is gone",))], search=FOUND),
+            "it is gone (what was measured until then is shown above)",
+        ),
+    ],
+)
+def test_several_runs_are_a_failure_where_they_do_not_tell_what_was_asked(
+    report: Report, problem: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert problem_of_all(report) == problem
+    print_runs(report)
+    assert ("highest rate so far" in capsys.readouterr().out) is (report.is_partial and report.search is not None)

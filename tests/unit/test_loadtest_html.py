@@ -13,6 +13,7 @@ from support.loads import HOSTILE, PLAN, errors, invalid_run, report_of, run_of
 
 from radserve.errors import MissingExtraError
 from radserve.loadtest import Ending, Plan, Report, Scenario, Search, dump_html, dump_report
+from radserve.loadtest._figures import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +157,18 @@ def test_hostile_names_stay_text() -> None:
 )
 def test_the_page_says_whether_its_figures_can_be_relied_on(name: str, sentence: str) -> None:
     assert sentence in "".join(Parsed(page_of(name)).text)
+
+
+def test_a_search_that_is_cut_short_is_no_good_result() -> None:
+    report = msgspec.structs.replace(REPORTS["search"], cut_short="no server <answers>")
+    page = dump_html(report)
+    assert '<p class="verdict fair">Highest rate so far that meets' in page
+    assert "Partial: no further load could be measured: no server &lt;answers&gt;" in page
+
+
+def test_a_run_with_many_failures_is_no_good_result() -> None:
+    pages = [dump_html(report_of([run_of(totals=Totals(sent=100, failed=failed))])) for failed in (0, 50)]
+    assert ['class="verdict good"' in page for page in pages] == [True, False]
 
 
 def test_an_invalid_run_has_no_figure_of_the_server() -> None:

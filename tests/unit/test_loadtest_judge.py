@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from support.loads import run_of
 from support.sdk_contracts import IMAGE, TEXT, WAVEFORM, contract
 
 from radserve.contracts import Contract, Datatype, Task, TensorSpec
@@ -27,8 +29,17 @@ from radserve.loadtest import (
     this_machine,
 )
 from radserve.loadtest._figures import ClientCost, ErrorCount, Totals
-from radserve.loadtest._judge import cost_of, figures_of, is_stable, not_reached, not_stable, not_sustained
+from radserve.loadtest._judge import (
+    cost_of,
+    figures_of,
+    is_stable,
+    not_answered,
+    not_reached,
+    not_stable,
+    not_sustained,
+)
 from radserve.loadtest._windows import Merged
+from radserve.loadtest._words import server_share_of
 
 CONTRACT = contract()
 CLOSED = Plan(scenario=Scenario.CLOSED_LOOP, concurrency=4, workers=2)
@@ -170,6 +181,32 @@ def test_a_rate_that_is_not_reached_is_told(requests: int, due: int, *, reached:
     told = not_reached(figures)
     assert (told is None) is reached
     assert told is None or "94.0 of 100.0 requests/s" in told
+
+
+@pytest.mark.parametrize(
+    ("windows", "failed", "told"),
+    [
+        ([window()] * 3, 0, []),
+        ([window()] * 3, 1, []),
+        ([window()] * 3, 20, ["2.0% of the requests failed, which the figures leave out"]),
+        ([replace(window(), requests=0, waiting=0)], 0, []),
+        (
+            [window(), replace(window(), requests=0, waiting=1)],
+            0,
+            ["no answer came in 1 of the 2 windows, though requests were waiting"],
+        ),
+    ],
+)
+def test_what_figures_of_good_answers_leave_out_is_told(windows: list[Window], failed: int, told: list[str]) -> None:
+    assert not_answered(windows, Totals(sent=1000, requests=1000 - failed, failed=failed)) == told
+
+
+@pytest.mark.parametrize(("mean_s", "is_told"), [(0.0124, True), (0.0122, False)])
+def test_the_server_has_no_more_than_all_of_the_latency(mean_s: float, *, is_told: bool) -> None:
+    run = run_of()
+    assert run.figures is not None
+    assert run.steps[0].total_s == 0.0123
+    assert (server_share_of(replace(run, figures=replace(run.figures, mean_s=mean_s))) is not None) is is_told
 
 
 def test_cost_counts_each_worker() -> None:

@@ -150,6 +150,13 @@ def test_a_run_that_is_over_before_its_end_ends_the_search_with_what_is_known(en
     assert tried == [10, 20, 40, 80]
 
 
+def test_a_search_that_is_cut_short_says_why() -> None:
+    search = RateSearch(GOAL, 10.0)
+    search.tell(limited(100, slow)(10.0))
+    answer = search.answer("no server answers")
+    assert (answer.rate, answer.limit) == (10, "the search was cut short: no server answers")
+
+
 def test_failures_count_as_answers_that_never_came() -> None:
     run = run_of(latency_s=0.02)
     plain = GOAL.latency_of(run)

@@ -97,15 +97,19 @@ def print_runs(report: Report) -> None:
     if report.search is not None:
         found, goal = report.search, f"p{report.search.percent:g} within {1e3 * report.search.latency_s:g} ms"
         told = "no rate" if found.rate is None else f"{found.rate:g} requests/s"
-        console.print(printable(f"highest rate with {goal}: {told}; {found.limit}"), highlight=False, soft_wrap=True)
+        so_far = " so far" if report.is_partial else ""
+        line = f"highest rate{so_far} with {goal}: {told}; {found.limit}"
+        console.print(printable(line), highlight=False, soft_wrap=True)
 
 
 def problem_of_all(report: Report) -> str | None:
     """One line where several runs do not tell what was asked."""
-    if report.search is not None:
-        return None if report.search.rate is not None else f"no rate was found: {report.search.limit}"
+    if report.cut_short is not None:
+        return f"no further load could be measured: {report.cut_short}"
     if partial := next((run for run in report.runs if run.is_partial), None):
         return problem_of(partial)
+    if report.search is not None:
+        return None if report.search.rate is not None else f"no rate was found: {report.search.limit}"
     if not any(run.figures is not None and run.is_reached for run in report.runs):
         return problem_of(report.runs[0])
     return None

@@ -176,13 +176,13 @@ def loadtest(
         goal=goal,
         swept=() if sweep_over is None else concurrencies(sweep_over),
     )
-    report, problem = _measured(model, inputs or [], asked, options)
+    report = _measured(model, inputs or [], asked, options)
     is_one = goal is None and not asked.swept
     print_run(report, report.runs[0]) if is_one else print_runs(report)
     files.write(report)
     if any(run.ending is Ending.INTERRUPTED for run in report.runs):
         raise typer.Exit(_INTERRUPTED)
-    if told := problem or (problem_of(report.runs[0]) if is_one else problem_of_all(report)):
+    if told := problem_of(report.runs[0]) if is_one else problem_of_all(report):
         raise InputError(told)
 
 
@@ -191,8 +191,8 @@ def _refuse_beside_compare(**options: object) -> None:
         refuse_together(compare=True, **{name: value})
 
 
-def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOptions) -> tuple[Report, str | None]:
-    """Measure what is asked; the report, and why no more could be measured.
+def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOptions) -> Report:
+    """Measure what is asked.
 
     Raises:
         RadserveError: Nothing could be measured.
@@ -209,9 +209,9 @@ def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOp
     target = Target(contract, options, payloads)
     runs: tuple[Run, ...]
     if search is None:
-        runs, problem = asyncio.run(measure_in_turn(target, lambda measure: sweep(plans, measure)))
+        runs, cut_short = asyncio.run(measure_in_turn(target, lambda measure: sweep(plans, measure)))
     else:
-        runs, problem = asyncio.run(
+        runs, cut_short = asyncio.run(
             measure_in_turn(
                 target, lambda measure: climb(search, lambda rate: measure(asked.plan(contract, rate=rate)))
             )
@@ -225,8 +225,9 @@ def _measured(model: str, inputs: Sequence[str], asked: Asked, options: ClientOp
         machine=this_machine(),
         inputs=sent,
         runs=runs,
-        search=None if search is None else search.answer(),
-    ), problem
+        search=None if search is None else search.answer(cut_short),
+        cut_short=cut_short,
+    )
 
 
 def _rate_of(served: Model, payloads: Sequence[Arrays]) -> float:

@@ -131,7 +131,7 @@ class Crew:
             _, message = await self._told.get()
             if not isinstance(message, Ready):
                 why = message.message if isinstance(message, Crashed) else "it ended before the first request"
-                msg = f"a worker process cannot start: {why}"
+                msg = f"a worker process cannot begin: {why}"
                 raise RadserveError(msg)
 
     async def _end(self, *, now: bool = False) -> None:

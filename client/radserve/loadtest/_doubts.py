@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from radserve.loadtest._judge import FAILED
 from radserve.loadtest._words import load_of, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from radserve.loadtest._report import Report, Run
-
-_FAILED = 0.001  # of the requests; from there on, figures of good answers alone mislead
 
 
 def doubts(which: str, runs: Sequence[Run]) -> list[str]:
@@ -28,7 +27,7 @@ def doubts(which: str, runs: Sequence[Run]) -> list[str]:
             told.append(f"{name} is {state_of(run)}")
         elif not run.is_stable:
             told.append(f"{name} is less sure: its windows do not agree")
-        if run.totals.failed > _FAILED * run.totals.sent:
+        if run.totals.failed > FAILED * run.totals.sent:
             told.append(f"{name} has {run.totals.failed} failures of {run.totals.sent}, which its figures leave out")
     return told
 

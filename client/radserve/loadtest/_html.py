@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from radserve.loadtest import _plots
 from radserve.loadtest import _tables as tables
+from radserve.loadtest._judge import FAILED
 from radserve.loadtest._page import MS, Html, beside, element, html, number, page
 from radserve.loadtest._words import asked, composing, load_of, server_share_of, state_of, verdict_of
 
@@ -51,7 +52,9 @@ def _head(report: Report) -> Html:
 def _summary(report: Report) -> Iterator[str]:
     yield element("h2", "Result")
     if report.search is not None:
-        yield _answer(report.search)
+        yield _answer(report.search, is_partial=report.is_partial)
+    if report.cut_short is not None:
+        yield element("p", f"Partial: no further load could be measured: {report.cut_short}", of="verdict fair")
     by_state: dict[str, list[int]] = {}
     for place, run in enumerate(report.runs, 1):
         by_state.setdefault(verdict_of(run), []).append(place)
@@ -74,7 +77,7 @@ def _summary(report: Report) -> Iterator[str]:
 
 def _grade(run: Run) -> str:
     if state_of(run) == "valid":
-        return "good" if run.is_stable else "fair"
+        return "good" if run.is_stable and run.totals.failed <= FAILED * run.totals.sent else "fair"
     return "fair" if state_of(run) == "partial" else "bad"
 
 
@@ -82,12 +85,13 @@ def _of_step(step: Step, run: Run) -> str:
     return f": {step.model}" if len(composing(run.steps)) > 1 else ""
 
 
-def _answer(search: Search) -> Html:
+def _answer(search: Search, *, is_partial: bool) -> Html:
     goal = f"p{search.percent:g} of at most {search.latency_s * MS:g} ms"
     if search.rate is None:
         return element("p", f"No rate was found that meets {goal}: {search.limit}.", of="verdict bad")
-    found = Html(f"Highest rate that meets {html(goal)}: {number(search.rate)} requests/s; {html(search.limit)}.")
-    return element("p", found, of="verdict good")
+    which = "Highest rate so far" if is_partial else "Highest rate"
+    found = Html(f"{which} that meets {html(goal)}: {number(search.rate)} requests/s; {html(search.limit)}.")
+    return element("p", found, of="verdict fair" if is_partial else "verdict good")
 
 
 def _runs(report: Report) -> Iterator[str]:

@@ -11,11 +11,12 @@ from radserve.loadtest._statistics import agree, mean_of, percentile, rank_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from radserve.loadtest._figures import Window
+    from radserve.loadtest._figures import Totals, Window
     from radserve.loadtest._plan import Plan
     from radserve.loadtest._windows import Merged
 
 REACHED = 0.95  # of the requests that were due
+FAILED = 0.001  # of the requests; from there on, figures of good answers alone mislead
 MOST_BUSY = 0.90  # of the time; above, answers wait for the worker's event loop, which counts as latency
 _LEAST_LAG_S = 0.001  # what the kernel and the event loop need to wake up
 _MOST_LAG = 0.20  # of a percentile: its middle, with and without, is then within 10 % of both
@@ -136,6 +137,17 @@ def not_reached(figures: Figures) -> str | None:
         f"the rate was not reached: {achieved:.1f} of {offered:.1f} requests/s that were due were answered well,"
         " so that latencies only tell for how long the run went on"
     )
+
+
+def not_answered(windows: Sequence[Window], totals: Totals) -> list[str]:
+    """What figures of good answers leave out, a line each."""
+    told = []
+    if totals.failed > FAILED * totals.sent:
+        share = totals.failed / max(1, totals.sent)
+        told.append(f"{share:.1%} of the requests failed, which the figures leave out")
+    if silent := sum(not window.requests and window.waiting > 0 for window in windows):
+        told.append(f"no answer came in {silent} of the {len(windows)} windows, though requests were waiting")
+    return told
 
 
 def not_stable(windows: Sequence[Window], plan: Plan) -> str:

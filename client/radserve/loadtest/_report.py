@@ -165,6 +165,7 @@ class Report(Struct, frozen=True, kw_only=True):
         inputs: What was sent.
         runs: Each load.
         search: The answer, where a rate was searched for.
+        cut_short: Why further loads that were asked for could not be measured.
     """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -177,6 +178,12 @@ class Report(Struct, frozen=True, kw_only=True):
     inputs: Inputs
     runs: tuple[Run, ...]
     search: Search | None = None
+    cut_short: str | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was over before its end."""
+        return self.cut_short is not None or any(run.is_partial for run in self.runs)
 
 
 class _Versioned(msgspec.Struct):

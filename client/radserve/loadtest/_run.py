@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from radserve.loadtest._crew import Crew
 from radserve.loadtest._figures import ErrorCount, Totals
-from radserve.loadtest._judge import cost_of, figures_of, is_stable, not_reached, not_stable, not_sustained
+from radserve.loadtest._judge import (
+    cost_of,
+    figures_of,
+    is_stable,
+    not_answered,
+    not_reached,
+    not_stable,
+    not_sustained,
+)
 from radserve.loadtest._messages import AFTER, WARM_UP, Crashed, Lost, Record, Start
 from radserve.loadtest._report import Ending, Run
 from radserve.loadtest._server import Server, steps_between
@@ -183,6 +191,7 @@ class _Running:
         invalid = not_sustained(figures, cost) if figures else ()
         notes = list(self._notes)
         stable = is_stable(self._windows, plan)
+        totals = Totals(**self._counts, inferences=self._counts["requests"] * plan.inputs_per_request)
         if figures is None:
             notes.append("no request was answered well in the time measured")
         else:
@@ -190,6 +199,7 @@ class _Running:
             notes += (
                 [not_stable(self._windows, plan)] if not stable and ending in (Ending.LIMIT, Ending.DURATION) else []
             )
+            notes += not_answered(windows, totals)
         if self._server.note and ending is not Ending.SERVER_LOST:
             notes.append(self._server.note)
         return Run(
@@ -205,7 +215,7 @@ class _Running:
                 ErrorCount(type=kind, count=count, message=self._messages[kind])
                 for kind, count in self._errors.most_common()
             ),
-            totals=Totals(**self._counts, inferences=self._counts["requests"] * plan.inputs_per_request),
+            totals=totals,
             windows=tuple(self._windows),
         )
 

@@ -111,9 +111,10 @@ class RateSearch:
             self._not_met, self._limit = rate, f"at {rate:g} requests/s {why}"
         self.rate = self._next()
 
-    def answer(self) -> Search:
-        """What is known so far."""
-        return Search(percent=self._goal.percent, latency_s=self._goal.latency_s, rate=self._met, limit=self._limit)
+    def answer(self, cut_short: str | None = None) -> Search:
+        """What is known so far; why no more can be measured, if so."""
+        limit = f"the search was cut short: {cut_short}" if cut_short else self._limit
+        return Search(percent=self._goal.percent, latency_s=self._goal.latency_s, rate=self._met, limit=limit)
 
     def _judged(self, run: Run) -> tuple[_Outcome, str]:
         if run.ending in (Ending.INTERRUPTED, Ending.WORKER_LOST, Ending.SERVER_LOST):

@@ -100,8 +100,8 @@ def percentile_of(figures: Figures, percent: float) -> Percentile | None:
 def server_share_of(run: Run) -> str | None:
     """How much of the mean latency the server had; None where it does not tell."""
     whole = next((step for step in run.steps if step.is_ensemble), None)
-    if whole is None or run.figures is None:
-        return None
+    if whole is None or run.figures is None or whole.total_s > run.figures.mean_s:
+        return None  # or it tells of other requests, as where windows are shorter than answers
     mean, server = (f"{1e3 * seconds:.4g} ms" for seconds in (run.figures.mean_s, whole.total_s))
     return f"Of the mean latency of {mean} the server had {server}; the rest is the way between, and the client."
 

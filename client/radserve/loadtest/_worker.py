@@ -55,14 +55,16 @@ def main() -> None:
     for stream in (0, 1, 2):  # what a library prints must not get between the messages
         os.dup2(nothing, stream)
 
-    from radserve.loadtest._messages import Crashed, encode  # noqa: PLC0415 - after the parent's death was settled
+    from radserve.errors import RadserveError  # noqa: PLC0415 - after the parent's death was settled
+    from radserve.loadtest._messages import Crashed, encode  # noqa: PLC0415 - as above
 
     try:
         _work(commands, told)
     except BrokenPipeError:
         return
     except Exception as error:  # noqa: BLE001 - told by whoever started this process
-        told.write(encode(Crashed(f"{type(error).__name__}: {error}")))
+        name = "" if isinstance(error, RadserveError) else f"{type(error).__name__}: "
+        told.write(encode(Crashed(f"{name}{error}")))
         told.flush()
 
 
