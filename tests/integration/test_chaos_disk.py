@@ -15,6 +15,7 @@ from support.classifiers import text_contract, write_classifier
 from support.commands import RADSERVE
 from support.disks import Disk, small_disk
 from support.exports import contents, dense_network, image_spec, write_spec
+from support.figures import tell
 from support.loads import report_of
 from support.repositories import write_add_one
 
@@ -92,6 +93,7 @@ def test_wherever_the_disk_ends_while_publishing_the_version_before_stays(
             break
         assert _all(disk) == before
         assert {path.name for path in disk.path.iterdir()} == {"models"}
+    tell(refused=refused)
     assert refused > 5
     assert verify_repository(models) == []
     assert check_repository(models) == []

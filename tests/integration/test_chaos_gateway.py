@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ import pytest
 from support.bystanders import Bystanders
 from support.echo import furnished, two_replicas
 from support.envoys import RunningEnvoy, envoy, of_clients, peak_mib
+from support.figures import tell, timed
 from support.hostile import INFER, PREFACE, Calls, connected, flood, frame, headers, is_closed, unencrypted
 from support.servers import wait_until
 from tritonclient.grpc import service_pb2
@@ -103,7 +103,11 @@ def test_who_asks_again_and_again_for_what_nobody_may_is_not_felt(gateway: Runni
 @pytest.mark.parametrize("kind", ["pings", "settings", "resets", "continuations", "nothings"])
 def test_a_flood_of_frames_ends_the_connection(gateway: RunningEnvoy, folder: Path, kind: str) -> None:
     with Bystanders(gateway.url, folder) as bystanders:
-        with connected(gateway.url, folder) as connection, pytest.raises(OSError, match=r"EOF|reset|pipe|closed"):
+        with (
+            connected(gateway.url, folder) as connection,
+            pytest.raises(OSError, match=r"EOF|reset|pipe|closed"),
+            timed("ended_after_s"),
+        ):
             _drown(connection, kind)
         bystanders.see()
 
@@ -139,8 +143,8 @@ def test_who_sends_many_large_messages_loses_them_and_nobody_else_any(
             for done in [pool.submit(send_on, gateway.url) for _ in range(4)]:
                 done.result(120)
         bystanders.see(500)
+        tell(gateway_mib=peak_mib(gateway))
         assert peak_mib(gateway) < Gateway.max_heap_bytes // _MIB
-        _tell(gateway, bystanders)
 
 
 _SLOW = {
@@ -192,8 +196,8 @@ def test_slow_clients_are_let_go_and_nobody_else_waits(
         assert all(is_closed(one, 80) for one in (*slow["in reading"], *trickles))
         assert of_clients(gateway, "downstream_cx_active") == own + each  # the silent, for 5 minutes
         bystanders.see(500)
+        tell(gateway_mib=peak_mib(gateway))
         assert peak_mib(gateway) - before < 64
-        _tell(gateway, bystanders)
 
 
 def _channel(gateway: RunningEnvoy, folder: Path) -> grpc.Channel:
@@ -205,11 +209,6 @@ def _drown(connection: socket.socket, kind: str) -> None:
     frames = flood(kind)
     for _ in range(1000):
         connection.sendall(b"".join(islice(frames, 1000)))
-
-
-def _tell(gateway: RunningEnvoy, bystanders: Bystanders) -> None:
-    told = f"gateway's memory at most {peak_mib(gateway)} MiB; {bystanders.answered} answers beside it, "
-    sys.stdout.write(f"{told}the slowest after {bystanders.slowest_s:.3f} s\n")
 
 
 def _tensor(**wrong: Any) -> bytes:

@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from support.figures import tell
 from support.memory import resident_bytes
 from support.overload import QUEUES, in_turn, when_due, write_slow
 
@@ -17,7 +18,6 @@ from radserve_server.cluster import Cluster
 from radserve_server.stubs import stubs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from support.overload import Outcome
@@ -63,9 +63,7 @@ def _memory(cluster: Cluster) -> int:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("queue", QUEUES)
-def test_goodput_stays_the_rest_is_refused_at_once_and_afterwards_all_is_as_before(
-    tmp_path: Path, record_property: Callable[[str, object], None], queue: str
-) -> None:
+def test_goodput_stays_the_rest_is_refused_at_once_and_afterwards_all_is_as_before(tmp_path: Path, queue: str) -> None:
     write_slow(tmp_path, queue)
     bounds = {"requests_per_s": 10**6, "burst": 10**6, "max_requests": _IN_FLIGHT}
 
@@ -84,20 +82,20 @@ def test_goodput_stays_the_rest_is_refused_at_once_and_afterwards_all_is_as_befo
         answered, refused = (
             sorted(times) for times in (turn.burst.latencies, turn.burst.failed["ServerOverloadedError"])
         )
-        figures = {
-            "saturation": f"{turn.saturation:.0f}/s",
-            "goodput": f"{turn.goodput:.0%} of it",
-            "refused": f"{len(refused)} of {len(refused) + len(answered)}",
-            "p50 of an answer": f"{statistics.median(answered):.3f} s",
-            "p50 of a refusal": f"{statistics.median(refused):.4f} s",
-            "back to 90 % of saturation": f"within {turn.recovery_s:.1f} s",
-            "after it": f"{turn.after / turn.saturation:.0%}",
-        }
-        print(figures)  # noqa: T201 - the figures of the fault table
-        record_property("overload", figures)
+        tell(
+            saturation_per_s=turn.saturation,
+            goodput_of_it=turn.goodput,
+            answered=len(answered),
+            refused=len(refused),
+            p50_of_an_answer_s=statistics.median(answered),
+            p50_of_a_refusal_s=statistics.median(refused),
+            recovery_s=turn.recovery_s,
+            afterwards_of_it=turn.after / turn.saturation,
+        )
         assert turn.burst.failed.keys() == {"ServerOverloadedError"}
         assert turn.burst.wrong == 0
         assert statistics.median(refused) < statistics.median(answered) / 3
     assert statistics.median(turn.goodput for turn in told) >= 0.9
     assert statistics.median(turn.after / turn.saturation for turn in told) >= 0.9
+    tell(memory_grew_mib=grown / 2**20)
     assert grown < _GROWTH_BYTES

@@ -11,6 +11,7 @@ import pytest
 from support import steady
 from support.classifiers import image_contract, write_classifier
 from support.faulty import write_faulty
+from support.figures import tell
 from support.memory import Growth, growth, resident_bytes
 from support.repositories import write_add_one, write_python
 
@@ -18,7 +19,7 @@ from radserve_server import EmbeddedServer
 from radserve_server.stubs import stubs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 _MODELS = ("brightness", "add_one", "leaky")
@@ -69,12 +70,6 @@ def _growths(server: EmbeddedServer, requests: int, *, kept: int = 0) -> dict[st
     return {name: growth(numbers, [of_each[name] for _, of_each in counted]) for name in processes}
 
 
-def _show(growths: dict[str, Growth], record: Callable[[str, object], None]) -> None:
-    for name, one in growths.items():
-        record(f"growth of {name}", str(one))
-        print(f"{name}: {one}")  # noqa: T201 - the figure of the fault table
-
-
 @pytest.mark.parametrize(
     ("requests", "bound", "leak"),
     [
@@ -83,14 +78,13 @@ def _show(growths: dict[str, Growth], record: Callable[[str, object], None]) -> 
     ],
 )
 def test_no_memory_grows_with_requests_but_that_of_a_leaky_model_and_a_leaky_client(
-    tmp_path: Path, record_property: Callable[[str, object], None], requests: int, bound: int, leak: int
+    tmp_path: Path, requests: int, bound: int, leak: int
 ) -> None:
     """The bound and the leak are bytes per request; of a model, which gets every third one, three times as many."""
     with _served(tmp_path, 3 * leak) as server:
         growths = _growths(server, requests)
-        _show(growths, record_property)
         leaking = _growths(server, requests, kept=leak)["client"]
-        _show({"leaky client": leaking}, record_property)
+    tell(leaky_client=str(leaking), **{name: str(one) for name, one in growths.items()})
     assert {name for name, one in growths.items() if one.low > bound} == {"leaky_step"}
     assert {name for name, one in growths.items() if one.high > bound} == {"leaky_step"}
     assert leaking.low > bound

@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from support.bystanders import Bystanders
 from support.echo import furnished, two_replicas, write_echo
 from support.envoys import RunningEnvoy, envoy, tls
+from support.figures import tell, timed
 from support.proxies import Proxy
 from support.repositories import write_add_one
 from support.servers import raw_server, wait_until
@@ -86,7 +87,7 @@ def test_a_stalled_network_before_the_gateway_keeps_the_deadline(before: Proxy, 
     client = connect()
     model = client.model("echo")
     before.stall()
-    with pytest.raises(DeadlineExceededError):
+    with timed("ended_after_s"), pytest.raises(DeadlineExceededError):
         model.infer({"X": np.ones((1, 4), np.float32)}, timeout_s=0.3)
     before.resume()
     assert _echoes(client)
@@ -163,6 +164,7 @@ def test_a_replica_that_hangs_is_left_out_and_whom_it_kept_keeps_the_deadline(
                 kept += 1
             if route.gateway.statistic("membership_healthy") == 1:
                 break
+        tell(kept=kept)
         assert kept
         assert wait_until(lambda: route.gateway.statistic("membership_healthy") == 1)
         with Bystanders(route.gateway.url, route.folder) as bystanders:
@@ -190,7 +192,8 @@ def test_keepalive_notices_a_connection_that_was_lost_without_a_word(
         assert _echoes(client)
         connections = proxy.connections
         proxy.lose()
-        assert _echoes(client)
+        with timed("answered_after_s"):
+            assert _echoes(client)
         assert proxy.connections == connections + 1
 
 

@@ -11,6 +11,7 @@ from support.commands import RADSERVE
 from support.containers import entry_point, write_secrets
 from support.deployment import ROOT
 from support.disks import read_only
+from support.figures import timed
 from support.inference import add_one
 from support.leftovers import wait_until_gone
 from support.repositories import write_add_one, write_python
@@ -54,7 +55,7 @@ def test_radserve_serve_serves_and_leaves_nothing(models: Path) -> None:
     url = f"127.0.0.1:{grpc}"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:  # noqa: S603 - ours
         try:
-            with Client(url) as client:
+            with timed("ready_after_s"), Client(url) as client:
                 client.wait_until_ready(60)
             assert add_one(url) == add_one(url, "python_one") == [1, 1, 1, 1]
         finally:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.asking import Asking
 from support.echo import write_echo
+from support.figures import tell
 from support.servers import wait_until
 
 from radserve_server import Cluster
@@ -19,7 +18,7 @@ from radserve_server.cluster import State
 from radserve_server.stubs import stubs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from radserve_server import EmbeddedServer
 
@@ -50,7 +49,7 @@ _FAULTS = {
 }
 
 
-def _provoke(cluster: Cluster, fault: str, count: int, record_property: Callable[[str, object], None]) -> None:
+def _provoke(cluster: Cluster, fault: str, count: int) -> None:
     """A fault of one replica while callers ask, and until it answers again and so many were answered."""
     strike, number = _FAULTS[fault]
     which = list(_FAULTS).index(fault) % len(cluster.servers)  # not one that waits because it has just been restarted
@@ -65,44 +64,26 @@ def _provoke(cluster: Cluster, fault: str, count: int, record_property: Callable
         assert wait_until(lambda: cluster.status()[which].requests > asked)
         recovery_s = time.monotonic() - begin
         asking.see(max(count - asking.answered, count // 5))
-    _tell(record_property, fault, asking, recovery_s)
+    _tell(asking, recovery_s)
 
 
-def _tell(record_property: Callable[[str, object], None], what: str, asking: Asking, recovery_s: float) -> None:
-    """Hand figures on: to pytest's report, to who runs this with -s, and to the file that RADSERVE_FIGURES names."""
-    figures = {
-        "fault": what,
-        "requests": asking.answered,
-        "lost": len(asking.lost),
-        "wrong": len(asking.wrong),
-        "worst request (s)": round(asking.worst_s, 2),
-        "back in service after (s)": round(recovery_s, 1),
-    }
-    record_property("figures", figures)
-    print(json.dumps(figures))  # noqa: T201 - for the table of faults
-    if path := os.environ.get("RADSERVE_FIGURES"):
-        with Path(path).open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+def _tell(asking: Asking, recovery_s: float) -> None:
+    lost, wrong = len(asking.lost), len(asking.wrong)
+    tell(answers=asking.answered, lost=lost, wrong=wrong, worst_s=asking.worst_s, recovery_s=recovery_s)
 
 
-def test_a_replica_that_is_killed_loses_no_answer_and_comes_back(
-    cluster: Cluster, record_property: Callable[[str, object], None]
-) -> None:
-    _provoke(cluster, "server killed", 1000, record_property)
+def test_a_replica_that_is_killed_loses_no_answer_and_comes_back(cluster: Cluster) -> None:
+    _provoke(cluster, "server killed", 1000)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("fault", _FAULTS)
-def test_no_fault_of_a_replica_loses_or_spoils_an_answer(
-    cluster: Cluster, fault: str, record_property: Callable[[str, object], None]
-) -> None:
-    _provoke(cluster, fault, 5000, record_property)
+def test_no_fault_of_a_replica_loses_or_spoils_an_answer(cluster: Cluster, fault: str) -> None:
+    _provoke(cluster, fault, 5000)
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.chaos)])
-def test_a_rolling_restart_loses_no_answer(
-    cluster: Cluster, count: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_rolling_restart_loses_no_answer(cluster: Cluster, count: int) -> None:
     pids = [server.pid for server in cluster.servers]
     with Asking(cluster) as asking:
         asking.see(count // 5)
@@ -111,4 +92,4 @@ def test_a_rolling_restart_loses_no_answer(
         took_s = time.monotonic() - begin
         asking.see(max(count - asking.answered, count // 5))
     assert not set(pids) & {server.pid for server in cluster.servers}
-    _tell(record_property, "rolling restart", asking, took_s)
+    _tell(asking, took_s)

@@ -9,6 +9,7 @@ import typer
 from support.callers import Callers
 from support.datasets import TEST_FILES
 from support.exports import ROWS, dense_network, image_spec, write_spec
+from support.figures import tell
 from support.repositories import write_add_one
 from support.servers import served, wait_until
 from typer.testing import CliRunner
@@ -74,9 +75,7 @@ def test_publishing_and_rolling_back_lose_no_answer_and_mix_no_versions(models: 
 
 
 @pytest.mark.chaos
-def test_many_versions_of_changing_sizes_lose_no_answer_either(
-    models: Path, export: Export, record_property: Callable[[str, object], None]
-) -> None:
+def test_many_versions_of_changing_sizes_lose_no_answer_either(models: Path, export: Export) -> None:
     export(1)
     write_add_one(models)
     # The gateway's canary is of one size: a model whose size changes cannot be asked by it.
@@ -93,5 +92,4 @@ def test_many_versions_of_changing_sizes_lose_no_answer_either(
             assert wait_until(lambda: callers.counts.total() >= 5000, 240)
         callers.check()
         assert set(callers.expected) == set(range(1, 9))
-    record_property("answers of each version", dict(callers.counts))
-    print(dict(callers.counts))  # noqa: T201 - for the table of faults
+    tell(answers_by_version=dict(callers.counts))

@@ -16,6 +16,7 @@ from support.deployment import objects, rendered, run
 from support.echo import answers, furnished, two_replicas
 from support.envoys import RunningEnvoy, envoy, place, tls, token, unsigned, write_issuer
 from support.faulty import NUMBERS, SECRET, note, x
+from support.figures import tell, timed
 from support.servers import wait_until, write_certificate
 
 from radserve import (
@@ -155,7 +156,7 @@ def test_the_callers_deadline_holds(gateway: RunningEnvoy, folder: Path) -> None
     with Client(gateway.url, tls=tls(folder, "client")) as client:
         model = client.model("faulty")
         number = next(NUMBERS)
-        with pytest.raises(DeadlineExceededError):
+        with timed("ended_after_s"), pytest.raises(DeadlineExceededError):
             model.infer(x(held=number), timeout_s=1)
         note(folder / "models", "let_go", number).touch()
 
@@ -209,7 +210,9 @@ def test_full_queues_are_told_as_such_and_eject_nobody(gateway: RunningEnvoy, fo
             pool.submit(model.infer, x(held=number), timeout_s=60)
         try:
             assert wait_until(is_refused)
-            assert sum(is_refused() for _ in range(30)) > 20
+            refused = sum(is_refused() for _ in range(30))
+            tell(refused=refused, asked=30)
+            assert refused > 20
         finally:
             for number in numbers:
                 note(folder / "models", "let_go", number).touch()

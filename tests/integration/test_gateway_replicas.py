@@ -16,6 +16,7 @@ import pytest
 from support.echo import answers, furnished, two_replicas, write_echo
 from support.envoys import RunningEnvoy, between, envoy, place, tls, unavailable
 from support.faulty import x
+from support.figures import tell
 from support.servers import raw_server, wait_until
 
 from radserve import Client, ServerError, ServerUnavailableError
@@ -163,5 +164,7 @@ def test_a_request_that_kills_a_model_is_tried_twice_at_most(folder: Path) -> No
         before = gateway.statistic("upstream_rq_total")
         with pytest.raises(ServerError):
             model.infer(x(raises=2), timeout_s=20)
-        assert gateway.statistic("upstream_rq_total") - before <= 2
+        attempts = gateway.statistic("upstream_rq_total") - before
+        tell(attempts=attempts)
+        assert attempts <= 2
         answers(gateway, folder, count=20)

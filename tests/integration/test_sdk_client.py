@@ -19,6 +19,7 @@ import tritonclient.grpc as triton
 from support.callers import Callers
 from support.classifiers import image_contract, set_contract, text_contract, write_classifier
 from support.datasets import TEST_FILES
+from support.figures import timed
 from support.repositories import write_add_one
 from support.servers import free_port, raw_server, wait_until
 
@@ -226,14 +227,18 @@ def test_a_time_budget_must_be_finite(client: Client, timeout_s: Any) -> None:
 
 
 def test_no_server_is_an_unavailable_one() -> None:
-    with Client(f"127.0.0.1:{free_port()}", timeout_s=60) as client, pytest.raises(ServerUnavailableError, match="127"):
+    with (
+        Client(f"127.0.0.1:{free_port()}", timeout_s=60) as client,
+        pytest.raises(ServerUnavailableError, match="127"),
+        timed("refused_after_s"),
+    ):
         client.model("triage")
 
 
 def test_waiting_for_a_server_that_never_comes_ends_in_time() -> None:
     with Client(f"127.0.0.1:{free_port()}") as client:
         begin = time.monotonic()
-        with pytest.raises(DeadlineExceededError, match="no server answers gRPC"):
+        with timed("ended_after_s"), pytest.raises(DeadlineExceededError, match="no server answers gRPC"):
             client.wait_until_ready(0.7)
         assert 0.6 < time.monotonic() - begin < 10  # where the machine is slow; without an end it is much longer
 
@@ -247,7 +252,8 @@ def test_waiting_for_a_server_that_comes_late_succeeds(
         waiting = threading.Thread(target=client.wait_until_ready, args=(60,))
         waiting.start()
         start_server(tmp_path, grpc_port=port, verify=False, supervise=False)
-        waiting.join(60)
+        with timed("found_after_s"):
+            waiting.join(60)
         assert not waiting.is_alive()
         assert list(client.health()) == ["add_one"]
 

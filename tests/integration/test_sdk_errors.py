@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from support.faulty import SECRET, held, write_faulty, x
+from support.figures import timed
 from support.repositories import write_add_one
 from support.servers import raw_server, wait_until, write_certificate
 from tritonclient.grpc import service_pb2
@@ -97,8 +98,9 @@ def test_a_full_queue_is_overload_at_once(server: EmbeddedServer, model: Model) 
 
     with ThreadPoolExecutor(12) as pool:
         with held(model, server.repository):
-            calls = [pool.submit(call, number) for number in range(12)]
-            assert wait_until(lambda: any(one.done() for one in calls))
+            with timed("first_refused_after_s"):
+                calls = [pool.submit(call, number) for number in range(12)]
+                assert wait_until(lambda: any(one.done() for one in calls))
             assert {one.result() for one in calls if one.done()} == {"the queue of faulty is full"}
         assert {one.result() for one in calls} == {"the queue of faulty is full", "answered"}
 
@@ -154,7 +156,7 @@ def test_an_answer_that_is_not_a_number_is_not_trusted(model: Model) -> None:
 def test_the_deadline_holds(server: EmbeddedServer, model: Model) -> None:
     with held(model, server.repository):  # nothing is answered before this ends
         begin = time.monotonic()
-        with pytest.raises(DeadlineExceededError) as caught:
+        with timed("ended_after_s"), pytest.raises(DeadlineExceededError) as caught:
             model.infer(x(), timeout_s=0.2)
         assert time.monotonic() - begin >= 0.2
     assert isinstance(caught.value, TimeoutError)

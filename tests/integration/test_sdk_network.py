@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.faulty import NUMBERS, held, note, write_faulty, x
+from support.figures import timed
 from support.proxies import Proxy
 from support.repositories import write_add_one, write_python
 from support.servers import raw_server, wait_until
@@ -233,7 +234,8 @@ def test_a_stopped_server_costs_time_but_no_answer(doomed: list[Server], connect
     assert all(answers(model) for _ in range(4))
     stopped.signal(signal.SIGSTOP)
     try:
-        assert all(answers(model, timeout_s=3) for _ in range(10))
+        with timed("ten_answers_after_s"):
+            assert all(answers(model, timeout_s=3) for _ in range(10))
         before = stopped.sent
         assert all(answers(model, timeout_s=3) for _ in range(10))
         assert stopped.sent - before < 1000  # asked whether it is ready, at most
@@ -293,7 +295,7 @@ def was_answered(model: Model[Any], **options: Any) -> bool:
 def test_a_stalled_network_keeps_the_deadline(one: Server, connect: Callable[..., Client]) -> None:
     model = connect(one).model("add_one")
     one.proxy.stall()
-    with pytest.raises(DeadlineExceededError):
+    with timed("ended_after_s"), pytest.raises(DeadlineExceededError):
         model.infer(x(), timeout_s=0.3)
     one.proxy.resume()
     assert answers(model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from support.envoys import tls
+from support.figures import tell
 from support.servers import wait_until
 
 from radserve import Client
@@ -74,3 +75,4 @@ class Bystanders:
         finally:
             self._pool.shutdown()
             self._client.close()
+        tell(answers_beside=self.answered, slowest_s=self.slowest_s)

@@ -40,12 +40,14 @@ class Row(NamedTuple):
         fault: Its name.
         seen: What must be seen.
         tests: Those that show it.
+        measured: What was measured, or counted.
     """
 
     number: int
     fault: str
     seen: str
     tests: list[Named]
+    measured: str
 
 
 def read(text: str) -> list[Row]:
@@ -54,9 +56,9 @@ def read(text: str) -> list[Row]:
     for line in text.splitlines():
         if not re.match(r"\|\s*\d", line):
             continue
-        number, fault, seen, tests, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        number, fault, seen, tests, measured = (cell.strip() for cell in line.strip("|").split("|"))
         assert all(_TEST.fullmatch(test) for test in tests.split("<br>")), f"fault {number}: {tests}"
-        rows.append(Row(int(number), fault, seen, named(tests)))
+        rows.append(Row(int(number), fault, seen, named(tests), measured))
     return rows
 
 
@@ -103,6 +105,11 @@ def test_no_fault_is_forgotten() -> None:
     rows = read(_TEXT)
     assert [row.number for row in rows] == list(range(1, _FAULTS + 1))
     assert all(row.fault and row.seen and row.tests for row in rows)
+
+
+def test_every_row_of_every_table_has_its_figure() -> None:
+    assert all(re.search(r"\d", row.measured) for row in read(_TEXT))
+    assert not re.search(r"\|\s*\|$", _TEXT, re.MULTILINE)
 
 
 @pytest.mark.parametrize("test", dict.fromkeys(named(_TEXT)), ids=lambda test: f"{test.path}::{test.name}")
