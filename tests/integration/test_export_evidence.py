@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
 from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -59,9 +58,9 @@ def network() -> Network:
 
 
 @pytest.fixture
-def converted_before(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def converted_before(network: Network, use_network: Callable[[Network], None]) -> None:
     """What is published is the same each time: no need to convert it anew."""
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_, **__: nullcontext(network))
+    use_network(network)
 
 
 def served_names(repository: Path) -> set[str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import typer
-from support.exports import COLUMNS, ROWS, image_spec, write_spec
+from support.exports import COLUMNS, ROWS, export_network, image_spec
 from support.networks import evidence_network
 from typer.testing import CliRunner
 
 from radserve import Classification, Client
-from radserve_export import pipeline, release_commands
+from radserve_export import release_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +27,12 @@ app.command()(release_commands.publish)
 
 
 @pytest.fixture
-def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+def export(tmp_path: Path) -> Callable[..., object]:
     """Export a model of the trained file of that number to ``tmp_path/models``."""
 
     def run(trained: int, **changes: Any) -> object:
-        network = evidence_network(trained=trained)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
         described = image_spec(network_output="logits", **changes)
-        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models")
+        return export_network(tmp_path, evidence_network(trained=trained), described)
 
     return run
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import yaml
-from support.exports import dense_network, image_spec, label, write_spec
+from support.exports import dense_network, export_network, image_spec, label, write_spec
 from support.inference import infer, infer_together
 from support.keras_models import FAMILIES, LEADS, MAX_TOKENS, SAMPLES, keras, layers, vary, write_family
 
@@ -143,12 +142,10 @@ def test_bare_tensors_are_served_under_their_own_names(server: EmbeddedServer, f
 
 
 def test_a_second_version_is_served_beside_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_server: Callable[..., EmbeddedServer]
+    tmp_path: Path, start_server: Callable[..., EmbeddedServer]
 ) -> None:
     for seed in (0, 1):
-        network = nullcontext(dense_network(seed=seed))
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, _it=network, **_options: _it)
-        done = pipeline.export(write_spec(tmp_path, image_spec()), tmp_path / "models")
+        done = export_network(tmp_path, dense_network(seed=seed), image_spec())
     assert done.version == 2
     server = start_server(tmp_path / "models")
     with triton.InferenceServerClient(server.grpc_url) as client:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
 from support.classifiers import image_contract, write_classifier
-from support.exports import write_spec
+from support.exports import export_network
 from support.outlines import LEVELS
 from support.segmenters import pixel_network, segmentation_spec
 from support.series import enhanced, stack
 
 from radserve import Classification, Client, InconsistentSeriesError, Rejection, Segmentation
 from radserve.contracts import Combination, EveryImage, ImageInput
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_server import EmbeddedServer
 
@@ -44,9 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, study in STUDIES.items():
         network = pixel_network(slices=SLICES if study["mode"] == "volume" else None)
         spec = segmentation_spec(name=name, input=plain["input"] | {"study": study})
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(pipeline, "converted_network", lambda *_, _it=network, **__: nullcontext(_it))
-            pipeline.export(write_spec(folder, spec), folder / "models")
+        export_network(folder, network, spec)
     assert check_repository(folder / "models") == []
     for combination in Combination:
         brightness = image_contract()

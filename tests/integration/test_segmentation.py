@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from PIL import Image
-from support.exports import label, write_spec
+from support.exports import export_network, label
 from support.outlines import COLUMNS, ROWS, picture, truth
 from support.segmenters import pixel_network, segmentation_spec
 
@@ -18,7 +17,6 @@ from radserve import Client, Rejection, Segmentation
 from radserve.cli import main
 from radserve.contracts import LABEL_MAP, PIXELS
 from radserve.errors import OutOfScopeError
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_server import EmbeddedServer
 
@@ -54,10 +52,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     single = {"exclusive": None, "labels": [label("organ")], "serving": {"fuse": False}}
     specs["single"] = segmentation_spec(name="single", **single)
     for name, spec in specs.items():
-        network = pixel_network(1 if name == "single" else 3)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(pipeline, "converted_network", lambda *_, _it=network, **__: nullcontext(_it))
-            pipeline.export(write_spec(folder, spec), folder / "models")
+        export_network(folder, pixel_network(1 if name == "single" else 3), spec)
     return folder / "models"
 
 

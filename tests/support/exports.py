@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from radserve_export import pipeline
 from radserve_export.graphs import BATCH, NETWORK_INPUT, NETWORK_OUTPUT
 from radserve_export.graphs.checked import Chain, new_model
 from radserve_export.network import Network
@@ -133,6 +136,13 @@ def token_network() -> Network:
     ]
     weights = {"zero": np.array(0, np.int64), "axes": np.array([1], np.int64)}
     return _network(nodes, TensorProto.INT64, (MAX_TOKENS,), weights, 1)
+
+
+def export_network(folder: Path, network: Network, described: dict[str, Any]) -> pipeline.Exported:
+    """Export to ``FOLDER/models`` what a spec describes, as if its model had been converted to a network."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+        return pipeline.export(write_spec(folder, described), folder / "models")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

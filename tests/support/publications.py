@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from support.exports import dense_network, image_spec, write_spec
+from support.exports import dense_network, export_network, image_spec
 
 from radserve.contracts import CONTRACT_PARAMETER, Contract, parse_contract
 from radserve.contracts.manifest import read_manifest, verify_repository
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.triton_config import parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import pytest
 
     Publish = Callable[..., int]
 
@@ -31,13 +27,12 @@ def described(version: int, **changes: Any) -> dict[str, Any]:
     return {**spec, "input": {**spec["input"], "modalities": ["CT"], "window": window}}
 
 
-def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+def publisher(tmp_path: Path) -> Publish:
     """A function that exports a version to ``tmp_path/models``."""
 
     def export(version: int, outputs: int = 3, **changes: Any) -> int:
         network = dense_network(seed=version, outputs=outputs)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        return pipeline.export(write_spec(tmp_path, described(version, **changes)), tmp_path / "models").version
+        return export_network(tmp_path, network, described(version, **changes)).version
 
     return export
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,11 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from support.broken import BROKEN
-from support.exports import dense_network, image_spec, write_spec
+from support.exports import dense_network, export_network, image_spec
 from support.foreign import CONFIGS, write_foreign
 from tritonclient.grpc import model_config_pb2 as pb
 
 from radserve.errors import RepositoryError
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.checks.pbtxt import scan
 
@@ -29,10 +27,9 @@ REPOSITORY = Path(__file__).parent.parent.parent / "model_repository"
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models(tmp_path: Path) -> Path:
     """A repository of this exporter: a model in three steps."""
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
-    pipeline.export(write_spec(tmp_path, image_spec(serving={"fuse": False})), tmp_path / "models")
+    export_network(tmp_path, dense_network(), image_spec(serving={"fuse": False}))
     return tmp_path / "models"
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import onnx
 import pytest
 from onnx import helper
-from support.exports import dense_network, image_spec, text_spec, token_network, write_spec
+from support.exports import dense_network, export_network, image_spec, text_spec, token_network
 from support.foreign import write_foreign
 
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 
 if TYPE_CHECKING:
@@ -151,11 +149,10 @@ def test_ensembles_that_call_each_other_are_found(foreign: Path, steps: dict[str
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models(tmp_path: Path) -> Path:
     """Models of this exporter, as they lie where their manifests were left behind."""
     for network, spec in ((dense_network(), image_spec()), (token_network(), text_spec())):
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, made=network, **_options: nullcontext(made))
-        pipeline.export(write_spec(tmp_path, spec), tmp_path / "models")
+        export_network(tmp_path, network, spec)
     for manifest in (tmp_path / "models").glob("*/*/manifest.json"):
         manifest.unlink()
     return tmp_path / "models"

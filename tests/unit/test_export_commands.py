@@ -18,6 +18,7 @@ from radserve.errors import UntrustedModelError
 from radserve_export import commands, pipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -29,8 +30,8 @@ for command in (commands.export, commands.check, commands.train):
 
 
 @pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
+def spec(tmp_path: Path, use_network: Callable[[Network], None]) -> Path:
+    use_network(dense_network())
     return write_spec(tmp_path, image_spec())
 
 
@@ -48,7 +49,7 @@ def test_an_export_says_what_it_published(tmp_path: Path, spec: Path) -> None:
     assert output.startswith("tiny: unchanged, still version 1 in")
 
 
-def test_an_export_says_on_what_it_compared(tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_says_on_what_it_compared(tmp_path: Path, spec: Path, use_network: Callable[[Network], None]) -> None:
     _, output, _ = _run("export", spec, "--repository", tmp_path / "models")
     compared, reference = output.splitlines()[1:]
     assert compared == "tiny: compared on random batches of 1, 2, 7, 64: the network from -2 to 2"
@@ -56,8 +57,7 @@ def test_an_export_says_on_what_it_compared(tmp_path: Path, spec: Path, monkeypa
     network = dense_network()
     weights = network.graph.graph.initializer[0]
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 0, weights.name))
-    network = replace(network, reference=runner(network.graph))
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+    use_network(replace(network, reference=runner(network.graph)))
     _, output, _ = _run("export", spec, "--repository", tmp_path / "other")
     assert output.splitlines()[2].startswith("tiny: note: NETWORK_OUTPUT, PROBABILITIES: one answer to all inputs")
 

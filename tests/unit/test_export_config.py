@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.exports import dense_network, image_spec, text_spec, token_network, write_spec
+from support.exports import dense_network, export_network, image_spec, text_spec, token_network, write_spec
 
 from radserve.contracts import CONTRACT_PARAMETER, Datatype, TensorSpec, parse_contract, wire_tensors
 from radserve.errors import RepositoryError, SpecError
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.ensemble import build_steps
 from radserve_export.layout import lay_out
@@ -194,11 +192,8 @@ def test_cuda_runs_every_graph_and_no_python_step(build: Build) -> None:
         {"max_batch_size": 1, "queue": {"priority_levels": 1}},
     ],
 )
-def test_what_is_written_passes_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serving: dict[str, Any]
-) -> None:
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
-    pipeline.export(write_spec(tmp_path, image_spec(serving=serving)), tmp_path / "models")
+def test_what_is_written_passes_the_check(tmp_path: Path, serving: dict[str, Any]) -> None:
+    export_network(tmp_path, dense_network(), image_spec(serving=serving))
     assert check_repository(tmp_path / "models") == []
 
 

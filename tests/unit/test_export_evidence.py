@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -11,13 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support.exports import COLUMNS, ROWS, dense_network, image_spec, write_spec
+from support.exports import COLUMNS, ROWS, dense_network, export_network, image_spec, write_spec
 from support.networks import evidence_network
 
 from radserve import Classification, _codec
 from radserve.contracts import CONTRACT_PARAMETER, EVIDENCE, PROBABILITIES, parse_contract
 from radserve.errors import ConversionError, ParityError, SpecError
-from radserve_export import pipeline
 from radserve_export.evaluate._classification import score
 from radserve_export.evidence import public_models
 from radserve_export.graphs import BATCH, NETWORK_INPUT, NETWORK_OUTPUT
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from radserve_export import pipeline
     from radserve_export.network import Network
     from radserve_export.spec import Spec
 
@@ -84,13 +83,11 @@ def test_a_network_without_a_map_has_no_second_model(spec: Spec) -> None:
 
 
 @pytest.fixture
-def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+def export(tmp_path: Path) -> Export:
     """Export a network with evidence maps to ``tmp_path/models``."""
 
     def run(network: Network, **changes: Any) -> pipeline.Exported:
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        described = image_spec(network_output="logits", evidence=True) | changes
-        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models")
+        return export_network(tmp_path, network, image_spec(network_output="logits", evidence=True) | changes)
 
     return run
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from support.exports import image_spec, write_spec
+from support.exports import contents, export_network, image_spec, write_spec
 from support.networks import evidence_network
 from typer.testing import CliRunner
 
@@ -34,20 +34,14 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def publish(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+def publish(tmp_path: Path) -> Publish:
     """Export a model of the trained file of that number."""
 
     def export(trained: int, **changes: Any) -> pipeline.Exported:
-        network = evidence_network(trained=trained)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
         described = image_spec(network_output="logits", **changes)
-        return pipeline.export(write_spec(tmp_path, described), models)
+        return export_network(tmp_path, evidence_network(trained=trained), described)
 
     return export
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -68,10 +62,10 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_written(
     models: Path, publish: Publish, before: dict[str, Any], then: dict[str, Any], told: str, *, trained: int
 ) -> None:
     publish(1, **before)
-    there = _contents(models)
+    there = contents(models)
     with pytest.raises(RepositoryError, match=told):
         publish(trained, **then)
-    assert _contents(models) == there
+    assert contents(models) == there
     assert [path.name for path in models.parent.iterdir() if path.name.startswith(".")] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,23 @@ import onnx
 import pytest
 import typer
 from onnx import TensorProto
-from support.exports import COLUMNS, ROWS, dense_network, image_spec, text_spec, token_network, write_spec
+from support.exports import (
+    COLUMNS,
+    ROWS,
+    dense_network,
+    export_network,
+    image_spec,
+    text_spec,
+    token_network,
+    write_spec,
+)
 from support.networks import convolutional_network, overflowing_network, recurrent_network
 from typer.testing import CliRunner
 
 from radserve.contracts import PROBABILITIES
 from radserve.contracts.manifest import read_manifest
 from radserve.errors import ConversionError, ParityError, SpecError
-from radserve_export import commands, pipeline
+from radserve_export import commands
 from radserve_export.calibrate import expected_calibration_error
 from radserve_export.check import check_repository
 from radserve_export.graphs import NETWORK_INPUT, NETWORK_OUTPUT
@@ -43,13 +51,11 @@ CPU = {"kind": "cpu"}
 
 
 @pytest.fixture
-def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+def export(tmp_path: Path) -> Export:
     """Export a network with a serving block; returns what the manifest says of its precision."""
 
     def run(network: Network, described: dict[str, Any] | None = None, **serving: Any) -> dict[str, Any]:
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        spec = write_spec(tmp_path, (described or image_spec()) | {"serving": serving})
-        done = pipeline.export(spec, tmp_path / "models")
+        done = export_network(tmp_path, network, (described or image_spec()) | {"serving": serving})
         assert check_repository(tmp_path / "models") == []
         path = tmp_path / f"models/{done.name}/{done.version}/manifest.json"
         return dict(read_manifest(path).parity.get("low_precision", {}))
@@ -148,9 +154,9 @@ def test_tensorrt_can_be_forced_on_a_recurrent_network(tmp_path: Path, export: E
 
 
 def test_what_tensorrt_computes_in_half_floats_is_said_to_be_unmeasured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, use_network: Callable[[Network], None]
 ) -> None:
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(dense_network()))
+    use_network(dense_network())
     models, app = tmp_path / "models", typer.Typer()
     app.command()(commands.export)
     for precision, version in (("fp32", 1), ("fp16", 2), ("fp16", 2)):

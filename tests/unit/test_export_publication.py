@@ -9,12 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.exports import contents, dense_network, label, write_spec
+from support.exports import contents, dense_network, export_network, label, write_spec
 from support.publications import WIDTHS, contract_of, described, is_whole, publisher
 
 from radserve.contracts.manifest import verify_repository
@@ -29,13 +28,15 @@ if TYPE_CHECKING:
 
     from support.publications import Publish
 
+    from radserve_export.network import Network
+
 TESTS = Path(__file__).parent.parent
 STEPS = ["tiny_preprocess", "tiny_network", "tiny_postprocess"]
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    return publisher(tmp_path, monkeypatch)
+def publish(tmp_path: Path) -> Publish:
+    return publisher(tmp_path)
 
 
 _KILLED_AT_EACH_OPERATION = """
@@ -88,7 +89,7 @@ def _kill_at_each_operation(folder: Path, spec: Path, what: str) -> list[Path]:
 
 @pytest.mark.parametrize("what", [pytest.param("export", marks=pytest.mark.full), "rollback"])
 def test_a_killed_exporter_leaves_the_old_version_or_the_new_one(
-    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch, what: str
+    tmp_path: Path, publish: Publish, use_network: Callable[[Network], None], what: str
 ) -> None:
     """The repository verifies, and checks without findings, at every point; the next exporter makes it clean."""
     windows = {1: WIDTHS[1], 2: WIDTHS[2]}
@@ -103,8 +104,7 @@ def test_a_killed_exporter_leaves_the_old_version_or_the_new_one(
     assert seen == sorted(seen)
     assert (seen.count(old), seen.count(new)) > (15, 3)
     final = contents(copies[-1])
-    network = dense_network(seed=2)
-    monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
+    use_network(dense_network(seed=2))
     for models, version in zip(copies, seen, strict=True):
         with locked(models):
             pass
@@ -130,7 +130,7 @@ def test_a_first_export_that_is_killed_does_not_keep_other_models_from_being_ser
         if (models / "tiny").exists():
             assert is_whole(models, {1: WIDTHS[2]}) == 1
         # Another model's export comes first, and clears up.
-        pipeline.export(write_spec(tmp_path, described(2, name="third")), models)
+        export_network(models.parent, dense_network(seed=2), described(2, name="third"))
         assert (models / "tiny").exists() == (models / "tiny_network").exists()
         assert not (models / ".publishing.json").exists()
 

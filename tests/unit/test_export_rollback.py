@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    return publisher(tmp_path, monkeypatch)
+def publish(tmp_path: Path) -> Publish:
+    return publisher(tmp_path)
 
 
 def test_a_rollback_is_a_new_version_with_the_older_content(tmp_path: Path, publish: Publish) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from support.exports import image_spec, write_spec
+from support.exports import export_network, image_spec
 from support.networks import evidence_network
 from typer.testing import CliRunner
 
-from radserve_export import pipeline, release_commands
+from radserve_export import release_commands
 from radserve_export.check import check_repository
 
 if TYPE_CHECKING:
@@ -27,14 +26,12 @@ for command in (release_commands.publish, release_commands.rollback):
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+def publish(tmp_path: Path) -> Publish:
     """Export a model of the trained file of that number to ``tmp_path/models``."""
 
     def export(trained: int, **changes: Any) -> int:
-        network = evidence_network(trained=trained)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
         described = image_spec(network_output="logits", **changes)
-        return pipeline.export(write_spec(tmp_path, described), tmp_path / "models").version
+        return export_network(tmp_path, evidence_network(trained=trained), described).version
 
     return export
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.exports import dense_network, image_spec, label, write_spec
+from support.exports import dense_network, export_network, image_spec, label
 
 from radserve.contracts.manifest import verify_repository
 from radserve.errors import RepositoryError
-from radserve_export import pipeline
 from radserve_export.check import check_repository
 from radserve_export.rollback import rollback
 
@@ -22,11 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+def publish(tmp_path: Path) -> Publish:
     def export(seed: int, outputs: int = 3, **changes: Any) -> None:
-        network = dense_network(seed=seed, outputs=outputs)
-        monkeypatch.setattr(pipeline, "converted_network", lambda *_args, **_options: nullcontext(network))
-        pipeline.export(write_spec(tmp_path, image_spec(**changes)), tmp_path / "models")
+        export_network(tmp_path, dense_network(seed=seed, outputs=outputs), image_spec(**changes))
 
     return export
 
