@@ -6,19 +6,22 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 import typer
+from support.answers import segmentation
 from support.sdk_contracts import TEXT, contract, tensors
 from typer.testing import CliRunner
 
 from radserve import InputError, Rejection
 from radserve.contracts import Contract, Datatype, TensorSpec
 from radserve_server import compare as compares
-from radserve_server.compare import Comparison, compare, lost_canary, main
+from radserve_server.compare import Comparison, compare, lost_canary, main, unasked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from radserve.results import Segmentation
     from radserve_server import EmbeddedServer
 
 
@@ -57,6 +60,45 @@ def test_what_only_one_release_answers_has_changed() -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_where_nothing_was_answered_nothing_is_shown(count: int) -> None:
     assert compare([(_rejection(), _rejection())] * count).share_changed == 1
+
+
+def _drawn(*pixels: int) -> Segmentation:
+    label_map = np.zeros((10, 20), np.uint8)
+    label_map.flat[list(pixels)] = 1
+    return segmentation(label_map=label_map)
+
+
+def test_an_outline_that_moved_has_changed_although_it_is_there_in_both() -> None:
+    before = _drawn(*range(100))
+    moved, hardly, elsewhere = _drawn(*range(10, 110)), _drawn(*range(2, 102)), _drawn(*range(100, 200))
+    found = compare([(before, before), (before, hardly), (before, moved), (before, elsewhere)])
+    assert (found.changed, found.lowest_overlap) == (2, 0)
+    assert (compare([(before, moved)]).lowest_overlap, compare([(before, moved)], 0.9).changed) == (0.9, 0)
+
+
+def test_outlines_are_compared_where_there_are_any_and_on_one_grid() -> None:
+    assert compare([(_drawn(), _drawn())]) == Comparison(1, 0, 0, 0.0, (("2",), ("2",)), 1.0)
+    other = segmentation(label_map=np.zeros((20, 10), np.uint8))
+    assert compare([(_drawn(), other)]).changed == 1
+
+
+def _named(name: str, version: int = 1) -> Contract:
+    return msgspec.structs.replace(tensors(), name=name, version=version)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "asked", "told"),
+    [
+        ([_named("a"), _named("b")], [], []),
+        ([_named("a"), _named("b", 2)], ["b"], []),
+        ([_named("a"), _named("b", 2)], ["a"], ["b"]),
+        ([_named("a")], ["a", "b"], ["b"]),
+        ([_named("a"), _named("b"), _named("c")], [], []),
+    ],
+    ids=["same", "asked", "not asked", "gone", "new"],
+)
+def test_what_changed_must_have_been_asked(candidate: list[Contract], asked: list[str], told: list[str]) -> None:
+    assert unasked([_named("a"), _named("b")], candidate, asked) == told
 
 
 def _taking(dtype: Datatype = Datatype.FP32, *dims: int, name: str = "X") -> Contract:
@@ -110,6 +152,20 @@ def test_a_release_that_the_gateways_canary_cannot_ask_fails(
     done = run(tmp_path)
     assert done.exit_code == 1
     assert "the gateways' canary asks report_triage" in done.output
+
+
+def test_a_release_that_changes_what_was_not_asked_fails(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report_triage"
+    folder.mkdir()
+    (folder / "0.txt").write_text("No evidence of pneumothorax.")
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr(compares, "unasked", lambda *_: ["chest_xray"])
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert "changed or gone, and not compared: chest_xray; put inputs" in done.output
+    assert "new is in one release alone: nothing to compare" in done.output
 
 
 def test_a_reference_set_that_nobody_answers_fails(run: Any, tmp_path: Path) -> None:
