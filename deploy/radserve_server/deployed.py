@@ -170,6 +170,7 @@ def _version(deployment: _Deployment, version: str) -> Check:
     if deployment.is_development:
         return deployment.check("Triton", Status.WARNING, f"{detail}: for development on this machine alone")
     fix = f"set TRITON_IMAGE in deploy/versions/versions.env to {FLOOR_RELEASE} or later, and roll it out"
+    fix += " (radserve cluster has no other: for rehearsal alone)" if numbers == _EMBEDDED else ""
     return deployment.check("Triton", Status.BROKEN, detail, fix)
 
 

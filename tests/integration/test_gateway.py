@@ -278,7 +278,7 @@ def test_only_valid_tokens_pass(behind: Callable[..., AbstractContextManager[Run
                 client.model("echo")
         with _asking(gateway, folder, token(folder)) as client:
             assert client.model("echo").infer({"X": np.zeros((1, 4), np.float32)})
-            with pytest.raises(UnauthenticatedError):
+            with pytest.raises(UnauthenticatedError, match=r"to list models .* an operator's"):
                 client.models()
         with _asking(gateway, folder, token(folder, roles=["radserve-operator"])) as client:
             assert client.models()

@@ -116,6 +116,7 @@ def test_a_triton_without_the_security_fixes_is_broken(gateway: RunningEnvoy, fo
     assert check.status is Status.BROKEN
     assert check.detail == "version 2.51.0, the embedded server's, lacks the security fixes of 26.07 (2.71)"
     assert "versions.env" in check.fix
+    assert "radserve cluster has no other" in check.fix
 
 
 @pytest.mark.parametrize(

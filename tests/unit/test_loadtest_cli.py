@@ -204,3 +204,10 @@ def test_several_runs_are_a_failure_where_they_do_not_tell_what_was_asked(
     assert problem_of_all(report) == problem
     print_runs(report)
     assert ("highest rate so far" in capsys.readouterr().out) is (report.is_partial and report.search is not None)
+
+
+def test_a_search_that_found_no_rate_says_why_once(capsys: pytest.CaptureFixture[str]) -> None:
+    report = report_of([run_of(), run_of()], search=Search(percent=99.0, latency_s=0.05, rate=None, limit="too slow"))
+    print_runs(report)
+    assert "too slow" not in capsys.readouterr().out
+    assert problem_of_all(report) == "no rate was found: too slow"

@@ -164,7 +164,7 @@ def late(lags_s: dict[float, int], latency_s: float, spread: float = 0.2) -> Mer
         pytest.param(late({0.0009: 1000}, 0.001), None, id="by what waking up takes"),
         pytest.param(late({0.0002: 900, 0.01: 100}, 0.012), "of a percentile, most allowed: 20%", id="many"),
         pytest.param(late({0.004: 1000}, 0.012), "up to 25% of a percentile, most allowed: 20%", id="all"),
-        pytest.param(late({0.0002: 980, 0.015: 20}, 0.012, 1), "(p99 15.0 ms; most allowed: the median", id="stalls"),
+        pytest.param(late({0.0002: 980, 0.015: 20}, 0.012, 1), "(p99 15.0 ms, most allowed: the median", id="stalls"),
     ],
 )
 def test_lateness_counts_by_what_it_adds_to_the_figures(made: Merged, reason: str | None) -> None:
@@ -288,7 +288,7 @@ def test_a_scenario_implies_what_mlperf_says(
 @pytest.mark.parametrize(
     ("scenario", "given", "reason"),
     [
-        (Scenario.SERVER, {}, "needs a rate"),
+        (Scenario.SERVER, {}, r"needs a rate, .*\(--rate\)"),
         (Scenario.CLOSED_LOOP, {"rate": 5.0}, "a rate belongs to the server scenario, not to closed-loop"),
         (Scenario.SERVER, {"rate": float("nan")}, "the rate must be a number"),
         (Scenario.SINGLE_STREAM, {"concurrency": 2}, "concurrency is 1 in the single-stream scenario"),

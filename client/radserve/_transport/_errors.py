@@ -226,7 +226,8 @@ _BY_CODE: Mapping[grpc.StatusCode, _Meaning] = {
     ),
     grpc.StatusCode.UNAUTHENTICATED: _Meaning(error=UnauthenticatedError, advice="the server wants credentials"),
     grpc.StatusCode.PERMISSION_DENIED: _Meaning(
-        error=UnauthenticatedError, advice="the server wants other credentials"
+        error=UnauthenticatedError,
+        advice="the server wants other credentials; to list models or read statistics, an operator's",
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: _Meaning(
         error=ServerOverloadedError,

@@ -94,11 +94,10 @@ def print_runs(report: Report) -> None:
     for run in report.runs:
         for line in (*run.invalid, *(f"{one.count} x {one.type}: {one.message}" for one in run.errors)):
             console.print(printable(f"{load_of(run.plan)}: {line}"), highlight=False, soft_wrap=True)
-    if report.search is not None:
+    if report.search is not None and report.search.rate is not None:
         found, goal = report.search, f"p{report.search.percent:g} within {1e3 * report.search.latency_s:g} ms"
-        told = "no rate" if found.rate is None else f"{found.rate:g} requests/s"
         so_far = " so far" if report.is_partial else ""
-        line = f"highest rate{so_far} with {goal}: {told}; {found.limit}"
+        line = f"highest rate{so_far} with {goal}: {found.rate:g} requests/s; {found.limit}"
         console.print(printable(line), highlight=False, soft_wrap=True)
 
 

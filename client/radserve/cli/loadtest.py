@@ -71,7 +71,7 @@ def loadtest(
         int | None, typer.Option("--batch", min=1, help="Inputs in each request; the model's most in offline, else 1.")
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option("--percentile", help="The latency that must be stable: 99 is p99.")
+        float | None, typer.Option("--percentile", help="The latency that must be stable: 99 is p99; 95.")
     ] = None,
     warm_up: Annotated[
         float | None, typer.Option("--warm-up", metavar="SECONDS", help="Not counted at the begin; 2.")

@@ -91,7 +91,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         times = self.window_s, self.longest_s, self.timeout_s, self.budget_s
         too_short = self.budget_s < self.windows * self.window_s * (1 - 1e-9)
         wrong = (
-            (is_server and rate is None, "the server scenario needs a rate, in requests per second"),
+            (is_server and rate is None, "the server scenario needs a rate, in requests per second (--rate)"),
             (
                 not is_server and rate is not None,
                 f"a rate belongs to the server scenario, not to {self.scenario.value}",
