@@ -145,6 +145,7 @@ def test_threads_share_requests_too_and_the_order_is_kept(server: EmbeddedServer
         ({"priority": Priority.STAT}, {}),
         ({"queue_timeout_s": 20}, {}),
         ({"timeout_s": 0.99}, {}),
+        ({"request_id": "worklist-7"}, {}),
         ({}, {"coalesce": 0}),
     ],
     ids=str,

@@ -218,6 +218,7 @@ def test_the_kind_that_waits_longest_is_sent_first() -> None:
 STRAIGHT: dict[str, dict[str, Any]] = {
     "urgent": {"priority": Priority.STAT},
     "a limit of its own in the queue": {"queue_timeout_s": 5.0},
+    "an id of the caller's": {"is_named": True},
     "little time": {"timeout_s": 0.9},
     "as many rows as a request may have": {"rows": 8},
     "more than half of a request's bytes": {"length": 40},

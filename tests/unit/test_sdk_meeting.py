@@ -84,6 +84,27 @@ def test_urgent_ones_are_sent_alone(kind: str) -> None:
     assert {request.parameters["priority"].uint64_param for request in server.requests} == {1}
 
 
+def test_a_call_by_the_callers_own_id_is_sent_alone_and_told_by_it() -> None:
+    server = Server()
+    model = connected("async", server)
+
+    async def use() -> list[Any]:
+        named = (model.predict(text, request_id=f"worklist-{number}") for number, text in enumerate(TEXTS))
+        return await asyncio.gather(*named)
+
+    answers = asyncio.run(use())
+    assert numbers(answers) == list(range(COUNT))
+    assert server.batches == [1] * COUNT
+    assert sorted(request.id for request in server.requests) == [f"worklist-{number}" for number in range(COUNT)]
+    assert [answer.provenance.request_id for answer in answers] == [f"worklist-{number}" for number in range(COUNT)]
+
+
+def test_the_synchronous_client_takes_the_callers_own_id_too() -> None:
+    server = Server()
+    answer = connected("sync", server).predict("report 3", request_id="worklist-3")
+    assert (answer.provenance.request_id, [request.id for request in server.requests]) == ("worklist-3", ["worklist-3"])
+
+
 def test_priorities_are_not_mixed() -> None:
     server = Server()
     model = connected("async", server)

@@ -115,6 +115,13 @@ class TestOptions:
         with pytest.raises(InputError, match="timeout_s"):
             kind("127.0.0.1:1", timeout_s=timeout_s)
 
+    @pytest.mark.parametrize("request_id", ["", "a,b", "a b", "\u00e9", "a\n", "a" * 65, 7, b"a"])
+    def test_what_a_log_could_not_tell_as_one_id_is_refused(self, kind: Any, request_id: Any) -> None:
+        client = kind("127.0.0.1:1")
+        assert client._session.call(None, request_id="a" * 64).request_id == "a" * 64
+        with pytest.raises(InputError, match="request_id must be"):
+            client._session.call(None, request_id=request_id)
+
     def test_its_representation_names_its_servers_and_no_secret(self, kind: Any) -> None:
         assert repr(kind("127.0.0.1:1")) == f"<{kind.__name__} of 127.0.0.1:1>"
 

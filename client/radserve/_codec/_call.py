@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from radserve.options import TLS, RetryPolicy
 
 
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
 class CallOptions(Plain, frozen=True, kw_only=True):
     """One call's.
 
@@ -35,6 +39,7 @@ class CallOptions(Plain, frozen=True, kw_only=True):
         priority: How urgent it is.
         queue_timeout_s: How long it may wait in the server's queue; None as long as the call may take.
         audit: The client's audit log.
+        is_named: The caller chose ``request_id``.
     """
 
     deadline: Deadline
@@ -47,6 +52,7 @@ class CallOptions(Plain, frozen=True, kw_only=True):
     priority: Priority | None = None
     queue_timeout_s: float | None = None
     audit: AuditLog | None = None
+    is_named: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a queue timeout that is no time, and a priority that is none."""
@@ -55,6 +61,9 @@ class CallOptions(Plain, frozen=True, kw_only=True):
             raise InputError(msg)
         if not (self.priority is None or isinstance(self.priority, Priority)):
             msg = f"priority must be one of {', '.join(f'Priority.{one.name}' for one in Priority)}"
+            raise InputError(msg)
+        if not isinstance(self.request_id, str) or not _ID.fullmatch(self.request_id):
+            msg = "request_id must be 1 to 64 ASCII letters, digits, '.', '_' and '-'"
             raise InputError(msg)
 
 
@@ -87,17 +96,25 @@ class Calls:
         """Whether this is a copy in another process than the one that opened the connections."""
         return os.getpid() != self._process
 
-    def start(self, timeout_s: float | None, *, is_closed: bool, **given: Any) -> CallOptions:  # noqa: ANN401 - CallOptions' own
+    def start(
+        self,
+        timeout_s: float | None,
+        *,
+        is_closed: bool,
+        request_id: str | None = None,
+        **given: Any,  # noqa: ANN401 - CallOptions' own
+    ) -> CallOptions:
         """The options of a call that starts now.
 
         Args:
             timeout_s: Its budget; None takes the client's.
             is_closed: Whether the client was closed.
+            request_id: What the caller calls it; None makes one.
             **given: Attributes of CallOptions.
 
         Raises:
             ClientClosedError: The client cannot be used any more.
-            InputError: A time is not one.
+            InputError: A time is not one, or an id is none.
         """
         if self.is_forked:
             msg = (
@@ -113,7 +130,8 @@ class Calls:
             endpoints=self._options.endpoints,
             retry=self._options.retry,
             random=random.random,
-            request_id=f"{self._ids.getrandbits(128):032x}",
+            request_id=f"{self._ids.getrandbits(128):032x}" if request_id is None else request_id,
+            is_named=request_id is not None,
             burned_in=self._options.burned_in_annotation,
             audit=self._options.audit,
             **given,

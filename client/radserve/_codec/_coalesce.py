@@ -8,8 +8,9 @@ sent alone and at once. All are, of a model that answers no more in a second if
 its requests are shared: see ``Pace``.
 
 Never in one request: inputs for several contracts or of several shapes, calls
-of several priorities, and calls that would suffer from others: urgent ones, and
-those with little time or with a limit of their own in the server's queue.
+of several priorities, those with an id that the caller chose, and calls that
+would suffer from others: urgent ones, and those with little time or with a
+limit of their own in the server's queue.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class Coalescer:
         self, contract: Contract, arrays: Mapping[str, NDArray[Any]], call: CallOptions, avoid: frozenset[str]
     ) -> Item | None:
         """What can wait for others; None where an inference goes straight."""
-        if call.priority is Priority.STAT or call.queue_timeout_s is not None:
+        if call.priority is Priority.STAT or call.queue_timeout_s is not None or call.is_named:
             return None
         if call.deadline.remaining_or_zero_s() < max(_SHORTEST_S, _ROUNDS * self._slowest_s(contract)):
             return None

@@ -72,12 +72,15 @@ class AsyncModel(Generic[R]):
         priority: Priority | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> R:
         """Answer one input; as ``Model.predict``. Cancelling the task cancels the call at the server, too.
 
         An array must stay as it is until it is answered: it is read when it is sent.
         """
-        call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
+        call = self._session.call(
+            timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s, request_id=request_id
+        )
         flow = _codec.predict_flow(self._cell, source, call, self._session.coalescer)
         return cast("R", await self._session.run(flow, model=self.name))
 
@@ -113,7 +116,8 @@ class AsyncModel(Generic[R]):
         priority: Priority | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> Tensors:
         """Send arrays as they are and get arrays back; as ``Model.infer``."""
-        call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s)
+        call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s, request_id=request_id)
         return await self._session.run(_codec.infer_flow(self._cell, inputs, call), model=self.name)

@@ -75,6 +75,7 @@ class Model(Generic[R]):
         priority: Priority | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> R:
         """Answer one input.
 
@@ -93,6 +94,9 @@ class Model(Generic[R]):
             timeout_s: Time budget, all attempts together; None takes the client's.
             queue_timeout_s: How long it may wait in the server's queue, if the model's
                 queue policy lets a request say so; None as long as ``timeout_s``.
+            request_id: What the server's log, the audit log and the result are to call it: at most
+                64 letters, digits, ``.``, ``_`` and ``-``, and nothing of a patient's. Such a call
+                never shares a request. None makes an id that is no other call's.
 
         Raises:
             InputError: The source cannot be read (DicomError) or is outside the
@@ -101,7 +105,9 @@ class Model(Generic[R]):
             ServerError: No answer, or none that can be trusted.
             ClientClosedError: The client was closed.
         """
-        call = self._session.call(timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s)
+        call = self._session.call(
+            timeout_s, frame=frame, priority=priority, queue_timeout_s=queue_timeout_s, request_id=request_id
+        )
         return cast("R", self._session.run(_codec.predict_flow(self._cell, source, call), model=self.name))
 
     def predict_many(
@@ -158,6 +164,7 @@ class Model(Generic[R]):
         priority: Priority | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> Tensors:
         """Send arrays as they are and get arrays back; for models of ``task: tensors``, and for tests.
 
@@ -167,6 +174,7 @@ class Model(Generic[R]):
             priority: How urgent it is.
             timeout_s: Time budget, all attempts together.
             queue_timeout_s: As for ``predict``.
+            request_id: As for ``predict``.
 
         Returns:
             Arrays by tensor name, batch axis in front, and which version gave them.
@@ -176,5 +184,5 @@ class Model(Generic[R]):
             ServerError: No answer, or none that can be trusted.
             ClientClosedError: The client was closed.
         """
-        call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s)
+        call = self._session.call(timeout_s, priority=priority, queue_timeout_s=queue_timeout_s, request_id=request_id)
         return self._session.run(_codec.infer_flow(self._cell, inputs, call), model=self.name)
