@@ -64,15 +64,26 @@ def find_perf_analyzer() -> Path | None:
 
 def analyze(program: Path, url: str, model: str, folder: Path, *, concurrency: int, window_s: float) -> Measured:
     """Let perf_analyzer measure three windows of a closed loop, whether or not they agree."""
+    row = _analyzed(program, url, model, folder, window_s, "--concurrency-range", f"{concurrency}")
+    return Measured(float(row["Inferences/Second"]), *(float(row[f"{name} latency"]) / 1e6 for name in ("p50", "p90")))
+
+
+def late_ms(program: Path, url: str, model: str, folder: Path, *, rate: float, window_s: float) -> float:
+    """The p99 of Poisson arrivals that perf_analyzer, a client of a few µs a request, measures in three windows."""
+    load = ("--request-rate-range", f"{rate}", "--request-distribution", "poisson", "--async")
+    return float(_analyzed(program, url, model, folder, window_s, *load)["p99 latency"]) / 1e3
+
+
+def _analyzed(program: Path, url: str, model: str, folder: Path, window_s: float, *load: str) -> dict[str, str]:
     written = folder / "perf_analyzer.csv"
     command = [str(program), "-m", model, "-u", url, "-i", "grpc", "--input-data", "zero", "-f", str(written)]
-    command += ["--concurrency-range", f"{concurrency}", "--measurement-interval", f"{1000 * window_s:.0f}"]
+    command += [*load, "--measurement-interval", f"{1000 * window_s:.0f}"]
     command += ["--max-trials", f"{WINDOWS}", "--stability-percentage", "999"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)  # noqa: S603 - found above
     assert done.returncode == 0, done.stdout + done.stderr
     with written.open(encoding="utf-8") as lines:
         (row,) = csv.DictReader(lines)
-    return Measured(float(row["Inferences/Second"]), *(float(row[f"{name} latency"]) / 1e6 for name in ("p50", "p90")))
+    return row
 
 
 def write_waiting(repository: Path, name: str) -> None:
