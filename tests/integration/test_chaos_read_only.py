@@ -15,9 +15,9 @@ from support.figures import timed
 from support.inference import add_one
 from support.leftovers import wait_until_gone
 from support.repositories import write_add_one, write_python
-from support.servers import free_port
 
 from radserve import Client
+from radserve_server.ports import choose_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_neither_checkout_nor_repository_nor_system_can_be_written(models: Path)
 
 
 def test_radserve_serve_serves_and_leaves_nothing(models: Path) -> None:
-    grpc, http, metrics = (str(free_port()) for _ in range(3))
+    grpc, http, metrics = map(str, choose_ports("127.0.0.1", 0, 0, 0))
     command = [*read_only(models), *RADSERVE, "serve"]
     command += ["--repository", str(models), "--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics]
     url = f"127.0.0.1:{grpc}"

@@ -222,7 +222,7 @@ def test_full_queues_are_told_as_such_and_eject_nobody(gateway: RunningEnvoy, fo
 def test_the_log_holds_neither_payload_nor_what_the_server_said(gateway: RunningEnvoy, folder: Path) -> None:
     with Client(gateway.url, tls=tls(folder, "client")) as client, pytest.raises(ServerError):
         client.model("faulty").infer(x(error=1))
-    assert wait_until(lambda: "INVALID_ARGUMENT" in gateway.log.read_text(), 15)
+    assert wait_until(lambda: "INVALID_ARGUMENT" in gateway.log.read_text())
     text = gateway.log.read_text()
     assert SECRET not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -313,7 +313,7 @@ def test_a_renewed_certificate_is_taken_up_without_a_restart(
         assert _shown(gateway) == _certificate(folder, "gateway")
         write_certificate(folder, "renewed", "ca")
         place(folder, "renewed")
-        assert wait_until(lambda: _shown(gateway) == _certificate(folder, "renewed"), 20)
+        assert wait_until(lambda: _shown(gateway) == _certificate(folder, "renewed"))
         answers(gateway, folder)
 
 

@@ -73,14 +73,14 @@ def test_a_replica_whose_model_died_gets_no_requests(folder: Path, replicas: lis
         with envoy(folder, urls, canary_of(folder / "models", "echo")) as gateway:
             for stub in stubs_of(third.pid, third.repository):
                 os.kill(stub.pid, signal.SIGKILL)
-            assert wait_until(lambda: gateway.statistic("membership_healthy") == 2, 20)
+            assert wait_until(lambda: gateway.statistic("membership_healthy") == 2)
             answers(gateway, folder, count=20)
 
 
 def test_where_the_canary_alone_is_wrong_requests_are_answered(folder: Path, replicas: list[EmbeddedServer]) -> None:
     wrong = replace(canary_of(folder / "models", "echo"), answer=b"another")
     with envoy(folder, [one.grpc_url for one in replicas], wrong, healthy=0) as gateway:
-        assert wait_until(lambda: gateway.statistic("health_check_failure") >= 4, 20)
+        assert wait_until(lambda: gateway.statistic("health_check_failure") >= 4)
         answers(gateway, folder, count=20)
         assert gateway.statistic("membership_healthy") == 0
 
@@ -96,7 +96,7 @@ def test_replicas_are_reached_by_mutual_tls_and_by_their_name(folder: Path, show
         if healthy:
             answers(gateway, folder)
         else:
-            assert wait_until(lambda: gateway.statistic("health_check_failure") > 0, 20)
+            assert wait_until(lambda: gateway.statistic("health_check_failure") > 0)
             assert gateway.statistic("health_check_success") == 0
 
 
@@ -161,10 +161,10 @@ def test_a_request_that_kills_a_model_is_tried_twice_at_most(folder: Path) -> No
         gateway = stack.enter_context(envoy(folder, [one.grpc_url for one in servers], canary))
         client = stack.enter_context(Client(gateway.url, tls=tls(folder, "client")))
         model = client.model("faulty")
-        before = gateway.statistic("upstream_rq_total")
         with pytest.raises(ServerError):
             model.infer(x(raises=2), timeout_s=20)
-        attempts = gateway.statistic("upstream_rq_total") - before
+        # Not the gateway's requests: it asks on where the model is just being loaded anew.
+        attempts = sum(stub.dead for one in servers for stub in stubs_of(one.pid, one.repository))
         tell(attempts=attempts)
-        assert attempts <= 2
+        assert attempts in (1, 2)
         answers(gateway, folder, count=20)

@@ -18,13 +18,14 @@ from support.echo import furnished
 from support.envoys import envoy, place, tls
 from support.faulty import NUMBERS, note, x
 from support.prometheuses import Prometheus, selectors
-from support.servers import free_port, raw_server, wait_until
+from support.servers import raw_server, wait_until
 
 from monitoring import render
 from radserve import Client, InputError, RadserveError, ServerOverloadedError
 from radserve.contracts import Distribution, Reference
 from radserve.metrics import register
 from radserve_server.gateway import canary_of
+from radserve_server.ports import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,7 @@ def _ask_everything(gateway: RunningEnvoy, folder: Path) -> None:
     with Client(gateway.url, tls=tls(folder, "another")) as client, pytest.raises(ServerOverloadedError):  # noqa: PT012
         echo = client.model("echo")
         for _ in range(500):
-            echo.infer({"X": np.zeros((1, 4), np.float32)}, timeout_s=0.5)
+            echo.infer({"X": np.zeros((1, 4), np.float32)})
 
 
 @contextmanager
@@ -100,10 +101,9 @@ def _told_metrics() -> Iterator[str]:
     """This process's page of the SDK's metrics; yields its address."""
     registry = prometheus_client.CollectorRegistry()
     observed = register(registry)
-    port = free_port()
-    server, thread = prometheus_client.start_http_server(port, "127.0.0.1", registry)
+    server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -119,7 +119,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     folder = furnished(tmp_path_factory.mktemp("monitoring"))
     write_classifier(folder / "models", replace(image_contract(), reference=_REFERENCE))
     place(folder, "client", "upstream")
-    grpc, metrics = free_port(), free_port()
+    grpc, metrics = choose_ports("127.0.0.1", 0, 0)
     arguments = [f"--grpc-port={grpc}", "--grpc-use-ssl-mutual=true", f"--grpc-root-cert={folder}/ca.pem"]
     arguments += [f"--grpc-server-cert={folder}/replica.pem", f"--grpc-server-key={folder}/replica.key"]
     arguments += ["--allow-metrics=true", "--metrics-address=127.0.0.1", f"--metrics-port={metrics}"]
@@ -139,12 +139,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         watching.start()
         with Client(gateway.url, tls=tls(folder, "client")) as client, suppress(RadserveError):
             client.model("echo", timeout_s=1)
-        assert wait_until(lambda: bool(watching.rules()), 30), watching.last_line()
-        assert wait_until(lambda: bool(watching.query(_NOBODY)), 30)
+        assert wait_until(lambda: bool(watching.rules())), watching.last_line()
+        assert wait_until(lambda: bool(watching.query(_NOBODY)))
         stack.enter_context(raw_server(folder / "models", *arguments))
-        assert wait_until(lambda: gateway.statistic("membership_healthy") == 1, 30)
+        assert wait_until(lambda: gateway.statistic("membership_healthy") == 1)
         _ask_everything(gateway, folder)
-        wait_until(lambda: not _silent(watching, _SELECTORS) and not _silent(watching, _QUERIES), 30)
+        wait_until(lambda: not _silent(watching, _SELECTORS) and not _silent(watching, _QUERIES))
         yield watching
 
 
@@ -171,7 +171,7 @@ def test_every_rule_is_evaluated(prometheus: Prometheus) -> None:
 
 def test_an_alert_comes_and_goes_with_its_cause(prometheus: Prometheus) -> None:
     assert prometheus.query(f"max_over_time({_NOBODY}[10m])")
-    assert wait_until(lambda: not prometheus.query(_NOBODY), 20)
+    assert wait_until(lambda: not prometheus.query(_NOBODY))
 
 
 @pytest.mark.parametrize("name", _ELSEWHERE)

@@ -214,7 +214,7 @@ def test_answers_dropped_half_way_leave_nothing_running(held: tuple[EmbeddedServ
 
         with pytest.raises(KeyboardInterrupt):
             next(client.model("triage").predict_many(failing()))
-        assert wait_until(lambda: _radserve_threads() <= before, 20), "threads wait for answers nobody wants"
+        assert wait_until(lambda: _radserve_threads() <= before), "threads wait for answers nobody wants"
 
 
 def test_tasks_dropped_half_way_leave_nothing_running(held: tuple[EmbeddedServer, Path]) -> None:

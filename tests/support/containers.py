@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from support.deployment import DEPLOY
-from support.servers import free_port, write_certificate
+from support.servers import write_certificate
 
 from radserve import TLS, Client
 from radserve_server.discover import find_triton
+from radserve_server.ports import choose_ports
 from radserve_server.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def entry_point(repository: Path, secrets: Path, *under: str, traces: str = "") 
     runtime, installed = Runtime(), find_triton()
     backends = runtime.prepare(installed)
     regions = f"--backend-config=python,shm-region-prefix-name={runtime.shared_memory_prefix}"  # removed with the rest
-    ports = [free_port() for _ in range(3)]
+    ports = choose_ports("127.0.0.1", 0, 0, 0)
     own = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     environment = installed.environment() | {"RADSERVE_MODELS": str(repository), "RADSERVE_SECRETS": str(secrets)}
     if traces:

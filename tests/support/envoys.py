@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from support.deployment import run, tool
-from support.servers import free_port, wait_until, write_certificate
+from support.servers import wait_until, write_certificate
 
 from radserve import TLS
 from radserve_server.envoy import Envoy
 from radserve_server.gateway import Gateway
+from radserve_server.ports import choose_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ def envoy(
     """
     pairs = tuple((url.rpartition(":")[0], int(url.rpartition(":")[2])) for url in replicas)
     own = folder / f"envoy-{time.monotonic_ns()}"
-    ports = {name: free_port() for name in ("port", "metrics_port", "admin_port")}
+    ports = dict(zip(("port", "metrics_port", "admin_port"), choose_ports("127.0.0.1", 0, 0, 0), strict=True))
     loopback = {"address": "127.0.0.1", "metrics_address": "127.0.0.1"}
     where = {"folder": str(own), "certificates": str(folder / "placed")}
     quick = {"canary_period_s": 0.5, "canary_timeout_s": 2.0}
@@ -113,7 +114,7 @@ def envoy(
     running.start()
     try:
         expected = len(replicas) if healthy is None else healthy
-        ready = wait_until(lambda: running.statistic("membership_healthy") == expected, 20)
+        ready = wait_until(lambda: running.statistic("membership_healthy") == expected)
         assert ready, running.last_line()
         yield running
     finally:

@@ -172,7 +172,7 @@ BASE = sequential(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(_places(BASE)[1:]), value=json_values)
 def test_a_changed_configuration_is_loaded_or_refused(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     config = json.loads(json.dumps(BASE))

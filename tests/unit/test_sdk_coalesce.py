@@ -126,7 +126,7 @@ class Run:
         return item in self.gone or any(item in group.items for group in self.groups)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(events=events, most=st.integers(6, 12))
 def test_each_item_is_sent_once_in_order_and_never_with_another_kind(events: list[Any], most: int) -> None:
     run = Run(most)

@@ -66,7 +66,7 @@ def test_a_file_cut_anywhere_is_refused(name: str) -> None:
             np.testing.assert_array_equal(cut.values, whole.values)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_give_values_or_a_typed_error(data: st.DataObject) -> None:
     names = ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_implicit.dcm", "SC_rgb_small_odd.dcm", "waveform_ecg.dcm"]

@@ -136,7 +136,7 @@ def test_a_frames_own_header_must_agree_with_the_data_set(name: str, syntax: UID
             check_codestream(progressive, syntax, **told)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xc3\0\x0b", b"\xff\x4f\xff\x51"]))
 def test_no_codestream_header_does_more_than_be_refused(data: bytes, start: bytes) -> None:
     for syntax in (JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless):
@@ -144,7 +144,7 @@ def test_no_codestream_header_does_more_than_be_refused(data: bytes, start: byte
             check_codestream(start + data, syntax, rows=65536, columns=65536, samples=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 3), st.lists(st.integers(0, 300), min_size=15, max_size=15))
 def test_rle_fills_the_frame_or_is_refused(data: bytes, count: int, offsets: list[int]) -> None:
     try:
@@ -154,7 +154,7 @@ def test_rle_fills_the_frame_or_is_refused(data: bytes, count: int, offsets: lis
     assert len(decoded) == 32
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 4), st.binary())
 def test_fragments_of_any_kind_give_frames_or_a_typed_error(lengths: list[int], frames: int, tail: bytes) -> None:
     items = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, length) + bytes(length) for length in lengths)
@@ -162,7 +162,7 @@ def test_fragments_of_any_kind_give_frames_or_a_typed_error(lengths: list[int], 
     assert attempt(lambda: read_image(dataset, frame=0)) in {"DecodeError", "MissingAttributeError"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(

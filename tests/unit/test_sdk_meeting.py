@@ -340,7 +340,7 @@ def test_dropped_half_way_no_thread_waits_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         next(model.predict_many(texts(), workers=COUNT))
     door.set()
-    assert wait_until(lambda: set(threading.enumerate()) <= before, 20)
+    assert wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 @both

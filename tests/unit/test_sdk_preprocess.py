@@ -211,7 +211,7 @@ def test_aspect_says_what_happens_to_another_shape(aspect: Aspect, bright_rows: 
     assert (wire.max(axis=0) > 0).sum() == bright_columns
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40), st.sampled_from(list(Aspect)))
 def test_any_resize_keeps_size_and_range(rows: int, columns: int, height: int, width: int, aspect: Aspect) -> None:
     values = np.random.default_rng(rows * 61 + columns).random((rows, columns), dtype=np.float32)

@@ -113,7 +113,7 @@ def test_an_offset_or_slope_does_not_ring_at_the_ends(rate_out: float) -> None:
     assert np.abs(found[:, 1] - 5000 - 1500 * np.arange(len(found)) / rate_out).max() < 0.01
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 300), st.floats(1, 2000), st.floats(1, 2000), st.integers(1, 400))
 def test_any_ratio_gives_finite_samples_within_reach(length: int, rate_in: float, rate_out: float, count: int) -> None:
     signal = np.random.default_rng(length).uniform(-1, 1, length)

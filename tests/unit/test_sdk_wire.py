@@ -51,7 +51,7 @@ def inputs_of(draw: st.DrawFn) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     inputs=inputs_of(),
     version=st.integers(1, 2**31 - 1),

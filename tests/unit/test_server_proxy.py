@@ -49,14 +49,12 @@ def _answering(answer: bytes) -> str:
 
 
 @pytest.mark.usefixtures("proxy")
-def test_the_gateway_s_pages_are_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("radserve_server.neighbour._CALL_S", 1.0)
+def test_the_gateway_s_pages_are_read_without_a_proxy() -> None:
     assert page(f"http://{_answering(_WHOLE)}/") == "ok"
 
 
 @pytest.mark.usefixtures("proxy")
-def test_the_liveness_probe_asks_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_CALL_S", 1.0)
+def test_the_liveness_probe_asks_without_a_proxy() -> None:
     assert probe._read(_answering(_WHOLE), "/metrics") == "ok"
 
 

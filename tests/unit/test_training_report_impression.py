@@ -102,7 +102,7 @@ def test_committed_tokenizer_is_what_the_spec_builds() -> None:
     assert build_tokenizer(SPEC).to_str(pretty=True) == TOKENIZER_FILE.read_text(encoding="utf-8")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(max_size=80))
 def test_any_text_comes_back_exactly(words: TextTokenizer, text: str) -> None:
     assert words.texts(words.token_ids([text], 1000)) == [text]

@@ -179,7 +179,7 @@ def test_an_unseen_word_is_one_unknown_token(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("no zyzzyva").tokens == ["no", "[UNK]"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=400))
 def test_any_text_is_encoded_within_the_vocabulary(tokenizer: Tokenizer, text: str) -> None:
     token_ids = encode(tokenizer, [text], MAX_TOKENS)
