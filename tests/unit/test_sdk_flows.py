@@ -127,6 +127,11 @@ ANSWERED: dict[str, tuple[Script, RetryPolicy, str]] = {
         RetryPolicy(),
         "Infer a, IsReady a, ReadConfig a, Infer a",
     ),
+    "newer contracts, as often as they are published": (
+        {"a": [missing, is_ready, serving(4), missing, is_ready, serving(5), answered]},
+        ONE,
+        "Infer a, IsReady a, ReadConfig a, Infer a, IsReady a, ReadConfig a, Infer a",
+    ),
     "a newer contract is no further attempt": (
         {"a": [missing, is_ready, serving(4), answered]},
         ONE,
@@ -240,8 +245,8 @@ FAILED: dict[str, tuple[Script, RetryPolicy, type[RadserveError], str]] = {
         ModelNotFoundError,
         "Infer a, IsReady a, ReadConfig a, ReadConfig b, Infer b, IsReady b, ReadConfig b, ReadConfig a",
     ),
-    "a contract is replaced once in a call": (
-        {"a": [missing, is_ready, serving(4), missing, is_ready, serving(5)]},
+    "an older contract is taken once in a call": (
+        {"a": [missing, is_ready, serving(2), missing, is_ready, serving(1)]},
         RetryPolicy(),
         ModelNotFoundError,
         "Infer a, IsReady a, ReadConfig a, Infer a, IsReady a, ReadConfig a",

@@ -275,10 +275,11 @@ def _by_current_contract(
 ) -> Flow[T]:
     """Go on where a server does not serve the contract's version.
 
-    A newer contract replaces the known one, once in a call, and the input is
-    prepared again by it. A server that is behind the known one, while the
-    servers get a new version one after the other, is left aside in this call,
-    and so is the one that failed, where another one tells the contract.
+    A newer contract replaces the known one, and the input is prepared again by
+    it; so does an older one, after a rollback, once in a call. A server that is
+    behind the known one, while the servers get a new version one after the
+    other, is left aside in this call, and so is the one that failed, where
+    another one tells the contract.
     """
     contract, endpoints, is_renewed = cell.contract, call.endpoints, False
     missing: list[ModelNotFoundError] = []
@@ -293,8 +294,8 @@ def _by_current_contract(
             served = public_contract(contract.name, read)
             without = {failed} if served.version == contract.version else {failed, endpoint}
             others = tuple(one for one in endpoints if one not in without)
-            is_other = served.version > contract.version or (served.version < contract.version and not others)
-            if is_other and not is_renewed:
+            is_newer = served.version > contract.version  # as often as it is published, within the call's time
+            if is_newer or (served.version < contract.version and not others and not is_renewed):
                 cell.contract = contract = served
                 endpoints, is_renewed = (endpoint,), True
             elif 0 < len(others) < len(endpoints):  # else nothing has changed, and this would have no end
