@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from support import steady
 from support.classifiers import image_contract, write_classifier
+from support.commands import program
 from support.faulty import write_faulty
 from support.figures import tell
 from support.memory import Growth, growth, resident_bytes
@@ -53,7 +52,7 @@ def _growths(server: EmbeddedServer, requests: int, *, kept: int = 0) -> dict[st
         requests: How many.
         kept: Bytes of each that the client keeps.
     """
-    command = [sys.executable, steady.__file__, server.grpc_url, str(requests), str(kept), *_MODELS]
+    command = program("support.steady", server.grpc_url, requests, kept, *_MODELS)
     processes = {stub.model: stub.pid for stub in stubs_of(server.pid, server.repository)} | {"server": server.pid}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:  # noqa: S603 - ourselves
         processes["client"] = client.pid

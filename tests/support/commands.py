@@ -1,8 +1,9 @@
-"""The ``radserve`` command as a process of its own."""
+"""The ``radserve`` command, and modules of the tests, as processes of their own."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,14 @@ if TYPE_CHECKING:
     import subprocess
 
 RADSERVE = (sys.executable, "-c", "from radserve.cli import main; main()")
+
+_TESTS = Path(__file__).parents[1]
+
+
+def program(module: str, *arguments: object) -> list[str]:
+    """The command that runs a module of the tests, with Python's own path and the tests' folder."""
+    boot = f"import runpy, sys; sys.path.insert(0, {str(_TESTS)!r}); runpy.run_module({module!r}, run_name='__main__')"
+    return [sys.executable, "-c", boot, *map(str, arguments)]
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:

@@ -1,8 +1,7 @@
 """Damaged copies of the files that pydicom ships, by seed; read in a process of their own and measured.
 
-As a program: ``python -m support.mutations FIRST LAST`` reads mutants FIRST to
-LAST - 1 and prints one JSON object with what became of them; ``python -m
-support.mutations FILE...`` does so for each file.
+As a program, with arguments FIRST LAST, it reads mutants FIRST to LAST - 1 and
+prints one JSON object with what became of them; with FILE..., one for each.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.commands import program
 from support.datasets import TEST_FILES
 
 if TYPE_CHECKING:
@@ -135,9 +135,8 @@ def measure_files(paths: list[Path]) -> list[Measured]:
 
 
 def _run(*arguments: str) -> list[Measured]:
-    command = [sys.executable, "-m", "support.mutations", *arguments]
-    tests = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)  # noqa: S603 - Python itself
+    command = program("support.mutations", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - Python itself
     assert done.returncode == 0, (done.returncode, done.stdout[-200:], done.stderr[-2000:])
     return [Measured(**json.loads(line)) for line in done.stdout.splitlines()]
 

@@ -1,6 +1,6 @@
-"""A client that sends many requests of many kinds, and tells after each hundredth part; run as a script.
+"""A client that sends many requests of many kinds, and tells after each hundredth part: a program.
 
-usage: steady.py URL REQUESTS KEPT_BYTES MODEL…
+Its arguments: URL REQUESTS KEPT_BYTES MODEL…
 
 KEPT_BYTES of each request it keeps for ever: more than 0 makes it a client that leaks.
 """
