@@ -175,10 +175,13 @@ def main(
         before, after = ([model.contract for model in client.models()] for client in (first, second))
         lost = lost_canary(before, after, canary)
         left_out = unasked(before, after, [name for name, inputs in sets.items() if inputs])
-        there = {contract.name for contract in before} & {contract.name for contract in after}
+        old, new = ({contract.name for contract in contracts} for contracts in (before, after))
         for name, inputs in sets.items():
-            if name not in there:
-                typer.echo(f"{name} is in one release alone: nothing to compare", err=True)
+            if name not in old & new:
+                is_known = name in old | new
+                passed &= is_known
+                where = "one release alone: nothing to compare" if is_known else "no release: mend the folder's name"
+                typer.echo(f"{name} is in {where}", err=True)
                 continue
             answers = (client.model(name).predict_many(inputs) for client in (first, second))
             found = compare(zip(*answers, strict=True), min_overlap)

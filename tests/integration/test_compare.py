@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 from support.answers import segmentation
+from support.classifiers import text_contract, write_classifier
 from support.sdk_contracts import TEXT, contract, tensors
 from typer.testing import CliRunner
 
@@ -127,7 +128,7 @@ def run(reference_server: EmbeddedServer) -> Any:
     app = typer.Typer()
     app.command()(main)
     urls = ["--live", reference_server.grpc_url, "--candidate", reference_server.grpc_url]
-    return lambda folder: CliRunner().invoke(app, [str(folder), *urls])
+    return lambda folder, *given: CliRunner().invoke(app, [str(folder), *urls, *given])
 
 
 def test_a_release_agrees_with_itself(run: Any, tmp_path: Path) -> None:
@@ -160,12 +161,23 @@ def test_a_release_that_changes_what_was_not_asked_fails(
     folder = tmp_path / "report_triage"
     folder.mkdir()
     (folder / "0.txt").write_text("No evidence of pneumothorax.")
-    (tmp_path / "new").mkdir()
     monkeypatch.setattr(compares, "unasked", lambda *_: ["chest_xray"])
     done = run(tmp_path)
     assert done.exit_code == 1
     assert "changed or gone, and not compared: chest_xray; put inputs" in done.output
-    assert "new is in one release alone: nothing to compare" in done.output
+
+
+def test_inputs_of_a_new_model_are_told_and_those_of_none_fail(run: Any, start_server: Any, tmp_path: Path) -> None:
+    write_classifier(tmp_path / "models", text_contract())
+    before = start_server(tmp_path / "models", verify=False, supervise=False).grpc_url
+    for name in ("report_triage", "report_triag"):
+        (tmp_path / "inputs" / name).mkdir(parents=True)
+        (tmp_path / "inputs" / name / "0.txt").write_text("No evidence of pneumothorax.")
+    done = run(tmp_path / "inputs", "--live", before)
+    assert "report_triage is in one release alone: nothing to compare" in done.output
+    assert "report_triag is in no release" in done.output
+    same = run(tmp_path / "inputs")
+    assert (same.exit_code, json.loads(same.stdout)["share_changed"]) == (1, 0)
 
 
 def test_a_reference_set_that_nobody_answers_fails(run: Any, tmp_path: Path) -> None:

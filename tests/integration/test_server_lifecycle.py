@@ -63,7 +63,8 @@ def test_scratch_folders_of_the_python_backend_are_removed(repository: Path) -> 
     before = scratch()
     with EmbeddedServer(repository):
         made = scratch() - before
-    assert made - scratch()  # another server on this machine may have made some meanwhile, too
+        assert made
+    assert not made & scratch()
 
 
 def test_a_stopped_server_can_be_started_again(repository: Path) -> None:

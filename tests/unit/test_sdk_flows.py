@@ -132,6 +132,11 @@ ANSWERED: dict[str, tuple[Script, RetryPolicy, str]] = {
         ONE,
         "Infer a, IsReady a, ReadConfig a, Infer a, IsReady a, ReadConfig a, Infer a",
     ),
+    "a newer contract that is taken back": (
+        {"a": [missing, is_ready, serving(4), missing, is_ready, serving(3), answered]},
+        ONE,
+        "Infer a, IsReady a, ReadConfig a, Infer a, IsReady a, ReadConfig a, Infer a",
+    ),
     "a newer contract is no further attempt": (
         {"a": [missing, is_ready, serving(4), answered]},
         ONE,

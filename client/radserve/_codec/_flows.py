@@ -281,7 +281,7 @@ def _by_current_contract(
     other, is left aside in this call, and so is the one that failed, where
     another one tells the contract.
     """
-    contract, endpoints, is_renewed = cell.contract, call.endpoints, False
+    contract, endpoints, went_back = cell.contract, call.endpoints, False
     missing: list[ModelNotFoundError] = []
     try:
         while True:
@@ -295,9 +295,9 @@ def _by_current_contract(
             without = {failed} if served.version == contract.version else {failed, endpoint}
             others = tuple(one for one in endpoints if one not in without)
             is_newer = served.version > contract.version  # as often as it is published, within the call's time
-            if is_newer or (served.version < contract.version and not others and not is_renewed):
+            if is_newer or (served.version < contract.version and not others and not went_back):
                 cell.contract = contract = served
-                endpoints, is_renewed = (endpoint,), True
+                endpoints, went_back = (endpoint,), went_back or not is_newer
             elif 0 < len(others) < len(endpoints):  # else nothing has changed, and this would have no end
                 endpoints = others
             else:
