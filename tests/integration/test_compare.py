@@ -131,11 +131,15 @@ def run(reference_server: EmbeddedServer) -> Any:
     return lambda folder, *given: CliRunner().invoke(app, [str(folder), *urls, *given])
 
 
+def _write_reports(folder: Path, *models: str) -> None:
+    for model in models:
+        (folder / model).mkdir(parents=True)
+        for number, text in enumerate(("No evidence of pneumothorax.", "Large pneumothorax on the left.")):
+            (folder / model / f"{number}.txt").write_text(text)
+
+
 def test_a_release_agrees_with_itself(run: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "report_triage"
-    folder.mkdir()
-    for number, text in enumerate(("No evidence of pneumothorax.", "Large pneumothorax on the left.")):
-        (folder / f"{number}.txt").write_text(text)
+    _write_reports(tmp_path, "report_triage")
     done = run(tmp_path)
     assert done.exit_code == 0, done.output
     told = json.loads(done.output)
@@ -146,9 +150,7 @@ def test_a_release_agrees_with_itself(run: Any, tmp_path: Path) -> None:
 def test_a_release_that_the_gateways_canary_cannot_ask_fails(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "report_triage"
-    folder.mkdir()
-    (folder / "0.txt").write_text("No evidence of pneumothorax.")
+    _write_reports(tmp_path, "report_triage")
     monkeypatch.setattr(compares, "lost_canary", lambda *_: "report_triage")
     done = run(tmp_path)
     assert done.exit_code == 1
@@ -158,9 +160,7 @@ def test_a_release_that_the_gateways_canary_cannot_ask_fails(
 def test_a_release_that_changes_what_was_not_asked_fails(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "report_triage"
-    folder.mkdir()
-    (folder / "0.txt").write_text("No evidence of pneumothorax.")
+    _write_reports(tmp_path, "report_triage")
     monkeypatch.setattr(compares, "unasked", lambda *_: ["chest_xray"])
     done = run(tmp_path)
     assert done.exit_code == 1
@@ -170,9 +170,7 @@ def test_a_release_that_changes_what_was_not_asked_fails(
 def test_inputs_of_a_new_model_are_told_and_those_of_none_fail(run: Any, start_server: Any, tmp_path: Path) -> None:
     write_classifier(tmp_path / "models", text_contract())
     before = start_server(tmp_path / "models", verify=False, supervise=False).grpc_url
-    for name in ("report_triage", "report_triag"):
-        (tmp_path / "inputs" / name).mkdir(parents=True)
-        (tmp_path / "inputs" / name / "0.txt").write_text("No evidence of pneumothorax.")
+    _write_reports(tmp_path / "inputs", "report_triage", "report_triag")
     done = run(tmp_path / "inputs", "--live", before)
     assert "report_triage is in one release alone: nothing to compare" in done.output
     assert "report_triag is in no release" in done.output
